@@ -1,0 +1,89 @@
+"""The hypergrid: torchgfn's ``HyperGrid`` with what a flat, vectorised training loop needs beside it.
+
+States are {0..H-1}^D, an action adds 1 to one coordinate or stops, s_0 = 0 and every state can terminate.
+With a_d = |s_d / (H-1) - 0.5|,
+
+    R(s) = R0 + R1 prod_d [a_d > 0.25] + R2 prod_d [0.3 < a_d < 0.4]        (Bengio et al. 2021)
+
+The states class, the reward and the exact distribution are torchgfn's; state indices are its canonical ones
+(row-major). Actions 0..D-1 add 1 to that coordinate, action D stops.
+"""
+
+import math
+
+import numpy as np
+import torch
+from gfn.gym import HyperGrid
+from torch import Tensor
+
+
+class GridEnvironment:
+    """A hypergrid with its reward, exact distribution, masks and state indices.
+
+    Args:
+        ndim: D, at least 1.
+        height: H, at least 3.
+        R0, R1, R2: the reward's levels; R0 positive.
+        device: where states and rewards of training live.
+
+    Attributes:
+        gfn: the torchgfn environment.
+        n_states: H**D, all of them terminating.
+        log_rewards: (H**D,) log R of every state, nats, on ``device``.
+        true_distribution: (H**D,) float64 NumPy array R / Z.
+        log_z: log sum of R, nats.
+    """
+
+    def __init__(self, ndim: int, height: int, R0: float, R1: float, R2: float, device: str = "cpu") -> None:
+        self.ndim, self.height, self.device = ndim, height, torch.device(device)
+        self.n_states = height**ndim
+        self.stop_action = ndim
+        self.max_length = ndim * (height - 1) + 1
+        self.gfn = HyperGrid(
+            ndim=ndim,
+            height=height,
+            reward_fn_str="original",
+            reward_fn_kwargs={"R0": R0, "R1": R1, "R2": R2},
+            store_all_states=True,
+            validate_modes=False,  # it would refuse heights under 5
+        )
+        rewards = self.gfn.reward(self.gfn.all_states).double()
+        self.log_z = math.log(rewards.sum().item())
+        self.true_distribution = (rewards / rewards.sum()).numpy()
+        self.log_rewards = rewards.log().to(device=self.device, dtype=torch.get_default_dtype())
+        self.strides = torch.tensor([height ** (ndim - 1 - d) for d in range(ndim)], device=self.device)
+
+    def index(self, states: Tensor) -> Tensor:
+        """(M, D) states -> (M,) canonical indices."""
+        return (states * self.strides).sum(-1)
+
+    def states(self, index: Tensor) -> Tensor:
+        """(M,) canonical indices -> (M, D) states."""
+        return index.unsqueeze(-1) // self.strides % self.height
+
+    def log_reward(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M,) log R in nats."""
+        return self.log_rewards[self.index(states)]
+
+    def forward_mask(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M, D+1) boolean: coordinates below H-1 can grow, stop is always legal."""
+        return torch.nn.functional.pad(states < self.height - 1, (0, 1), value=True)
+
+    def backward_mask(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M, D) boolean: coordinates above 0 can shrink."""
+        return states > 0
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """(M, D), (M,) -> (M, D) next states; a stop leaves the state as it is."""
+        return states + torch.nn.functional.one_hot(actions, self.ndim + 1)[:, : self.ndim]
+
+    def log_n_trajectories(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M,) log number of paths from s_0, the multinomial (sum s)! / prod s_d!, in nats."""
+        real = states.to(torch.get_default_dtype())
+        return torch.lgamma(real.sum(-1) + 1) - torch.lgamma(real + 1).sum(-1)
+
+    def levels(self) -> list[np.ndarray]:
+        """State indices grouped by coordinate sum, 0..D(H-1): a topological order of the graph."""
+        total = self.states(torch.arange(self.n_states, device=self.device)).sum(-1).cpu().numpy()
+        order = np.argsort(total, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(total[order])) + 1)
