@@ -205,7 +205,7 @@ class LearningAgent(SamplingAgent):
     def sample(self) -> Transitions:
         """A batch of the current P_F, which also enters the buffer of recent batches where P_B learns from it."""
         batch = super().sample()
-        self._last_states = batch.states
+        self._last_states = batch.visited
         if self.approach.batch == "recent":
             self._recent.push(tuple(batch))
         return batch
@@ -216,8 +216,8 @@ class LearningAgent(SamplingAgent):
             return None
         if self.approach.batch == "recent":
             batch = Transitions(*self._recent.draw(self.streams.replay))
-        log_pb = taken_log_pb(self.policies.backward.log_probs(batch.states), batch)
-        return trajectory_negative_log_likelihood(log_pb, batch.trajectory_index, batch.n_trajectories)
+        log_pb = taken_log_pb(self.policies.backward.log_probs(batch.visited), batch)
+        return trajectory_negative_log_likelihood(log_pb, batch.n_trajectories)
 
     def update_backward_target(self) -> None:
         """One EMA step of P_B's target."""
@@ -286,10 +286,9 @@ class BalanceAgent(LearningAgent):
 
     def forward_loss(self, batch: Transitions) -> Tensor:
         """The objective's mean loss over the current batch."""
-        hidden = self.policies.trunk(batch.states)
-        log_pf = self.policies.forward_logits(batch.states, hidden).log_softmax(-1)
-        log_pf = log_pf.gather(1, batch.actions.unsqueeze(1)).squeeze(1)
-        log_pb = taken_log_pb(self.scored_log_pb(batch.states, hidden), batch)
+        hidden = self.policies.trunk(batch.visited)
+        log_pf = self.policies.forward_logits(batch.visited, hidden).log_softmax(-1)[batch.state_row, batch.actions]
+        log_pb = taken_log_pb(self.scored_log_pb(batch.visited, hidden), batch)
         return self._loss(batch, hidden, log_pf, log_pb, self.environment.log_reward(batch.terminal_states))
 
     def _tb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
@@ -299,14 +298,14 @@ class BalanceAgent(LearningAgent):
         return residual.square().mean()
 
     def _db(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
-        log_flow = self.policies.log_flow_head(hidden).squeeze(-1)
+        log_flow = self.policies.log_flow_head(hidden).squeeze(-1)[batch.state_row]
         residual = objectives.detailed_balance(
             log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, batch.is_stop
         )
         return residual.square().mean()
 
     def _subtb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
-        log_flow = self.policies.log_flow_head(hidden).squeeze(-1)
+        log_flow = self.policies.log_flow_head(hidden).squeeze(-1)[batch.state_row]
         return objectives.sub_trajectory_balance(
             log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, batch.is_stop, self.config.subtb_lambda
         ).mean()

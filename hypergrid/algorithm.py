@@ -137,14 +137,22 @@ def train_step(agent: Agent) -> dict[str, float | None]:
 
 
 def train(
-    agent: Agent, run: Run, tracker: Tracker, *, n_steps: int, validation_interval: int, checkpoint_interval: int
+    agent: Agent,
+    run: Run,
+    tracker: Tracker,
+    *,
+    first_step: int,
+    n_steps: int,
+    validation_interval: int,
+    checkpoint_interval: int,
 ) -> None:
-    """Train from where the run folder stands to ``n_steps``; the last step is always evaluated and checkpointed.
+    """Train from ``first_step`` to ``n_steps``; the last step is always evaluated and checkpointed.
 
     Args:
-        agent: a fresh agent; a resumed run's checkpoint is loaded into it.
+        agent: fresh, or restored from the run's checkpoint.
         run: where metrics and checkpoints go.
         tracker: what is shown meanwhile.
+        first_step: steps that are done already.
         n_steps: total gradient iterations.
         validation_interval: steps between rows of metrics.csv.
         checkpoint_interval: steps between checkpoints.
@@ -152,9 +160,8 @@ def train(
     Raises:
         ExperimentError: a loss or a metric is not finite; names the step and the last good checkpoint.
     """
-    first = run.restore(agent)
     before, start = run.wall_s, time.perf_counter()
-    for step in range(first + 1, n_steps + 1):
+    for step in range(first_step + 1, n_steps + 1):
         try:
             losses = train_step(agent)
         except FloatingPointError as error:

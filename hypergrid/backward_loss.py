@@ -66,19 +66,17 @@ APPROACHES: dict[str, BackwardApproach] = {
 }
 
 
-def trajectory_negative_log_likelihood(log_pb: Tensor, trajectory_index: Tensor, n_trajectories: int) -> Tensor:
+def trajectory_negative_log_likelihood(log_pb: Tensor, n_trajectories: int) -> Tensor:
     """Mean over trajectories of the summed -log P_B, the TLM loss (Gritsaev et al. 2025, Algorithm 1).
 
     Args:
-        log_pb: (M,) log P_B(s_t | s_{t+1}) of the transitions taken, in nats.
-        trajectory_index: (M,) the trajectory of each transition, in 0..N-1.
+        log_pb: (M,) log P_B(s_t | s_{t+1}) of all transitions of the batch, in nats.
         n_trajectories: N.
 
     Returns:
         Scalar, in nats per trajectory.
     """
-    per_trajectory = log_pb.new_zeros(n_trajectories).index_add(0, trajectory_index, log_pb)
-    return -per_trajectory.mean()
+    return -log_pb.sum() / n_trajectories
 
 
 def uniform_log_pb(legal: Tensor) -> Tensor:

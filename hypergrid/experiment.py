@@ -18,6 +18,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,11 @@ class Streams:
 
 
 class Run:
-    """One run folder. The constructor only looks; nothing is written before ``start``.
+    """One run folder. The constructor only looks; ``recorded`` opens it for writing.
 
     Args:
         directory: the run folder.
         config: the resolved configuration, JSON values in nested dictionaries.
-        columns: the columns of metrics.csv, in order.
         if_exists: what to do about an existing folder: ``refuse``, ``resume`` or ``overwrite``.
         flag: how the command line spells that option, for messages.
         suite: the suite's package folder, whose Python files make the code version.
@@ -93,14 +93,15 @@ class Run:
         self,
         directory: Path,
         config: dict[str, Any],
-        columns: Sequence[str],
         *,
         if_exists: str,
         flag: str,
         suite: Path,
         free: Sequence[str],
     ) -> None:
-        self.directory, self.config, self.columns = directory, config, tuple(columns)
+        self.directory, self.config = directory, config
+        self.name = f"{directory.parent.name} {directory.name}"
+        self.columns: tuple[str, ...] = ()
         self.wall_s = 0.0
         self._flag, self._suite, self._if_exists = flag, suite, if_exists
         self._meta: dict[str, Any] = {}
@@ -113,7 +114,24 @@ class Run:
             self._require_same_config(free)
         self.done = exists and if_exists == "resume" and (directory / "DONE").exists()
 
-    def start(self) -> None:
+    @contextmanager
+    def recorded(self, columns: Sequence[str]) -> Iterator[None]:
+        """The folder open for writing; how the run stopped ends in meta.json, and DONE if it was complete.
+
+        Args:
+            columns: the suite's own columns of metrics.csv, after the common ones.
+        """
+        self.columns = (*COMMON_COLUMNS, *columns)
+        self._start()
+        try:
+            yield
+        except BaseException as error:
+            self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+            raise
+        self._finish("done")
+        (self.directory / "DONE").touch()
+
+    def _start(self) -> None:
         """Create, clear or reopen the folder, and write config.json and meta.json."""
         self._make_directory()
         self._lock_file = (self.directory / ".lock").open("w")
@@ -192,15 +210,8 @@ class Run:
         step = torch.load(path, weights_only=True, map_location="cpu")["step"]
         return f"the last good checkpoint is {path} of step {step}"
 
-    def read_metrics(self) -> dict[str, list[float]]:
-        """metrics.csv as columns; an empty cell is NaN."""
-        return read_metrics(self.directory)
-
-    def finish(self, status: str) -> None:
-        """Record how the run stopped; status ``done`` also writes DONE."""
+    def _finish(self, status: str) -> None:
         self._write_meta(self._meta | {"stop": now(), "status": status})
-        if status == "done":
-            (self.directory / "DONE").touch()
 
     @property
     def _metrics(self) -> Path:

@@ -1,0 +1,1 @@
+"""Configuration files: general settings, environment, algorithm."""

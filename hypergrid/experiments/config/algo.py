@@ -10,9 +10,13 @@ REFERENCES = ("perfect", "uniform")
 
 
 def get_config(name: str = "munchausen_dqn") -> ConfigDict:
-    """The paper's settings of the named algorithm."""
+    """The paper's settings of the named algorithm.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
     if name not in LEARNING + REFERENCES:
-        raise ValueError(name)
+        raise ValueError(f"there is no algorithm {name!r}: it must be one of {', '.join(LEARNING + REFERENCES)}")
     config = ConfigDict()
     config.name = name
     if name in REFERENCES:

@@ -5,7 +5,13 @@ from ml_collections import ConfigDict
 
 
 def get_config(seed: str = "1") -> ConfigDict:
-    """Defaults of the paper; the argument is the seed."""
+    """Defaults of the paper; the argument is the seed.
+
+    Raises:
+        ValueError: the seed is not a positive whole number.
+    """
+    if not seed.isdecimal() or int(seed) < 1:
+        raise ValueError(f"the seed is {seed!r}: it must be a whole number, 1 or more")
     config = ConfigDict()
     config.seed = int(seed)  # positive; splits into streams for initialisation, sampling, replay, evaluation
     config.device = "cuda" if torch.cuda.is_available() else "cpu"  # cpu or cuda

@@ -1,0 +1,185 @@
+"""Pictures of runs: ``curves.png`` and ``distribution.png`` of one run, and several runs in one picture.
+
+python -m hypergrid.plots RUN_DIR [RUN_DIR ...] --out FILE.png
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from hypergrid.experiment import ExperimentError, read_metrics
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+# Okabe and Ito's colour-blind safe palette; an approach has one colour in every figure.
+COLOURS = {
+    "tlm": "#D55E00",
+    "uniform": "#0072B2",
+    "naive": "#009E73",
+    "maxent": "#CC79A7",
+    "pessimistic": "#E69F00",
+    None: "#56B4E9",
+}
+FLOOR_STYLE = {"color": "black", "linestyle": "--", "linewidth": 1}
+CURVES = (
+    ("l1_dist", "l1_dist: mean over states of |empirical - true|", "log"),
+    ("total_variation", "total variation distance to R/Z", "linear"),
+    ("kl_dist", "kl_dist (nats)", "log"),
+    ("loss", "loss of P_F at that step", "log"),
+    ("pb_deviation", "mean |log P_B - log uniform| (nats)", "linear"),
+    ("log_z_error", "|estimated - true log Z| (nats)", "log"),
+)
+
+
+def draw_run(directory: Path, agent) -> None:
+    """Write ``curves.png`` and ``distribution.png`` into a run folder.
+
+    Args:
+        directory: the run folder, with its metrics.csv.
+        agent: the trained ``hypergrid.agent.SamplingAgent``.
+    """
+    metrics, config = read_metrics(directory), read_config(directory)
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
+    for axis, (column, label, scale) in zip(axes.flat, CURVES, strict=True):
+        _draw_metric(axis, metrics, column, label, scale, COLOURS[config["algo"].get("backward_approach")])
+    figure.suptitle(title(config))
+    figure.savefig(directory / "curves.png", dpi=120)
+    plt.close(figure)
+    _draw_distribution(directory / "distribution.png", agent, title(config))
+
+
+def title(config: dict) -> str:
+    """One line that names a run: environment, grid, algorithm, approach, seed."""
+    env, algo = config["env"], config["algo"]
+    approach = f", P_B {algo['backward_approach']}" if "backward_approach" in algo else ""
+    return f"hypergrid {env['name']} {env['height']}^{env['ndim']}, {algo['name']}{approach}, seed {config['general']['seed']}"
+
+
+def read_config(directory: Path) -> dict:
+    """config.json of a run folder.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    path = directory / "config.json"
+    if not path.is_file() or not (directory / "metrics.csv").is_file():
+        raise ExperimentError(f"{directory} is not a run folder: it needs config.json and metrics.csv")
+    return json.loads(path.read_text())
+
+
+def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str, scale: str, colour: str) -> None:
+    steps, values = np.array(metrics["trajectories"]), np.array(metrics[column])
+    axis.set_xlabel("trajectories sampled")
+    axis.set_ylabel(label)
+    known = np.isfinite(values)
+    if not known.any():
+        axis.text(0.5, 0.5, "this algorithm has none", ha="center", va="center", transform=axis.transAxes)
+        return
+    axis.plot(steps[known], values[known], color=colour, label="last samples of training")
+    if column == "l1_dist":
+        axis.plot(steps, metrics["l1_floor"], **FLOOR_STYLE, label="perfect sampler, as many samples")
+    exact = {"l1_dist": "exact_l1_dist", "total_variation": "exact_total_variation"}.get(column)
+    if exact and np.isfinite(metrics[exact]).any():
+        known = np.isfinite(metrics[exact])
+        axis.plot(
+            steps[known], np.array(metrics[exact])[known], "o", color=colour, mfc="white", label="exact, current P_F"
+        )
+    if scale == "log" and np.nanmin(values) > 0:
+        axis.set_yscale("log")
+    if exact:
+        axis.legend(frameon=False)
+
+
+def _draw_distribution(path: Path, agent, heading: str) -> None:
+    """True, learned and difference: the 2-D grid itself, or 2-D marginals of the first and last pair of dimensions."""
+    environment = agent.environment
+    learned = agent.exact_distribution() if agent.exact_is_possible else agent.empirical_distribution()
+    kind = "P_F, exact" if agent.exact_is_possible else "last samples of training"
+    shape = (environment.height,) * environment.ndim
+    true, learned = environment.true_distribution.reshape(shape), learned.reshape(shape)
+    pairs = sorted({(0, 1), (environment.ndim - 2, environment.ndim - 1)}) if environment.ndim > 1 else [(0,)]
+    figure, axes = plt.subplots(len(pairs), 3, figsize=(12, 3.8 * len(pairs)), layout="constrained", squeeze=False)
+    for row, pair in zip(axes, pairs, strict=True):
+        rest = tuple(d for d in range(environment.ndim) if d not in pair)
+        panels = [np.atleast_2d(table.sum(rest)) for table in (true, learned)]
+        top, bound = max(panel.max() for panel in panels), np.abs(panels[1] - panels[0]).max() or 1.0
+        names = ("true R/Z", f"learned ({kind})", "learned - true")
+        for axis, panel, name in zip(row, (*panels, panels[1] - panels[0]), names, strict=True):
+            limits = {"vmin": 0, "vmax": top, "cmap": "viridis"}
+            if name == names[2]:
+                limits = {"vmin": -bound, "vmax": bound, "cmap": "PuOr_r"}
+            image = axis.imshow(panel.T, origin="lower", **limits)
+            figure.colorbar(image, ax=axis, shrink=0.8, label="probability")
+            axis.set_title(name if not rest else f"{name}, marginal")
+            axis.set_xlabel(f"coordinate {pair[0] + 1}")
+            axis.set_ylabel(f"coordinate {pair[-1] + 1}" if len(pair) > 1 else "")
+    figure.suptitle(heading)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_comparison(directories: list[Path], out: Path) -> None:
+    """l1_dist and total variation of several runs of one environment over trajectories, with the floor.
+
+    Raises:
+        ExperimentError: a folder is not a run, has no rows yet, or belongs to another environment.
+    """
+    configs = [read_config(directory) for directory in directories]
+    environments = {json.dumps(config["env"], sort_keys=True) for config in configs}
+    if len(environments) > 1:
+        raise ExperimentError("the runs belong to different environments: draw each environment by itself")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    for directory, config in zip(directories, configs, strict=True):
+        metrics, algo = read_metrics(directory), config["algo"]
+        if not metrics:
+            raise ExperimentError(f"{directory} has no rows in metrics.csv yet: wait for its first evaluation")
+        label = f"{algo['name']}, P_B {algo.get('backward_approach', '-')}, seed {config['general']['seed']}"
+        colour = COLOURS[algo.get("backward_approach")]
+        for axis, exact in zip(axes, (None, "exact_total_variation"), strict=True):
+            column = "l1_dist" if exact is None else "total_variation"
+            axis.plot(metrics["trajectories"], metrics[column], color=colour, label=label)
+            if exact:
+                axis.plot(metrics["trajectories"], metrics[exact], "o", color=colour, mfc="white")
+    longest = max((read_metrics(directory) for directory in directories), key=lambda m: len(m["step"]))
+    axes[0].plot(longest["trajectories"], longest["l1_floor"], **FLOOR_STYLE, label="perfect sampler (floor)")
+    scale = configs[0]["env"]["height"] ** configs[0]["env"]["ndim"] / 2
+    floor = np.array(longest["l1_floor"]) * scale
+    axes[1].plot(longest["trajectories"], floor, **FLOOR_STYLE, label="perfect sampler (floor)")
+    axes[1].plot([], [], "o", color="grey", mfc="white", label="exact, current P_F (floor 0)")
+    axes[0].set_yscale("log")
+    axes[0].set_ylabel("l1_dist: mean over states of |empirical - true|")
+    axes[1].set_ylabel("total variation distance to R/Z")
+    axes[1].set_ylim(0, 1)
+    for axis in axes:
+        axis.set_xlabel("trajectories sampled")
+        axis.legend(frameon=False)
+    env = configs[0]["env"]
+    samples = math.ceil(configs[0]["general"]["validation_samples"] / 1000)
+    figure.suptitle(f"hypergrid {env['name']} {env['height']}^{env['ndim']}, empirical: last {samples}k samples")
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw the runs named on the command line into one picture; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hypergrid.plots", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, seed=<k>")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG or PDF to write")
+    arguments = parser.parse_args(argv)
+    try:
+        draw_comparison(arguments.runs, arguments.out)
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

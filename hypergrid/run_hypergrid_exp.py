@@ -1,0 +1,85 @@
+"""One hypergrid run: train an algorithm with a backward approach, evaluate it, draw it.
+
+python run_hypergrid_exp.py --general experiments/config/general.py:3 --env experiments/config/hypergrid.py:standard
+    --algo experiments/config/algo.py:munchausen_dqn --algo.backward_approach tlm
+"""
+
+import sys
+from pathlib import Path
+
+from hypergrid import settings
+from hypergrid.experiment import ExperimentError, Run
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line ``argv``, program name first; returns the exit status."""
+    if {"--help", "-h", "--helpfull"} & set(argv):
+        print(__doc__, settings.__doc__, sep="\n")
+        return 0
+    try:
+        run_experiment(argv)
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: go on with --general.if_exists=resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_experiment(argv: list[str]) -> None:
+    """Parse, train and draw one run.
+
+    Raises:
+        ExperimentError: the run cannot start, or cannot go on.
+    """
+    config = settings.parse(argv)
+    run = Run(
+        settings.run_directory(config),
+        config.to_dict(),
+        if_exists=config.general.if_exists,
+        flag="--general.if_exists",
+        suite=Path(__file__).resolve().parent,
+        free=settings.FREE_FIELDS,
+    )
+    if run.done:
+        print(f"{run.directory} is done already")
+        return
+    # torchgfn takes seconds to import: bad flags and finished runs are answered before it.
+    import torch
+
+    from hypergrid.agent import COLUMNS, make_agent
+    from hypergrid.algorithm import train
+    from hypergrid.plots import draw_run
+    from hypergrid.tracking import Tracker
+
+    torch.set_num_threads(config.general.threads)
+    agent = make_agent(config)
+    with run.recorded(COLUMNS):
+        first = run.restore(agent)
+        tracker = Tracker(
+            run.name,
+            n_steps=agent.n_steps,
+            first_step=first,
+            main_metric="l1_dist",
+            directory=run.directory,
+            config=run.config,
+            tensorboard=config.general.tensorboard,
+            wandb_project=config.general.wandb_project,
+        )
+        with tracker:
+            train(
+                agent,
+                run,
+                tracker,
+                first_step=first,
+                n_steps=agent.n_steps,
+                validation_interval=config.general.validation_interval,
+                checkpoint_interval=config.general.checkpoint_interval,
+            )
+        draw_run(run.directory, agent)
+    print(run.directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
