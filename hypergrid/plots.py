@@ -58,7 +58,8 @@ def title(config: dict) -> str:
     """One line that names a run: environment, grid, algorithm, approach, seed."""
     env, algo = config["env"], config["algo"]
     approach = f", P_B {algo['backward_approach']}" if "backward_approach" in algo else ""
-    return f"hypergrid {env['name']} {env['height']}^{env['ndim']}, {algo['name']}{approach}, seed {config['general']['seed']}"
+    grid = f"hypergrid {env['name']} {env['height']}^{env['ndim']}"
+    return f"{grid}, {algo['name']}{approach}, seed {config['general']['seed']}"
 
 
 def read_config(directory: Path) -> dict:
