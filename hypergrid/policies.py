@@ -69,6 +69,7 @@ class FixedBackward:
     """A P_B in closed form, without parameters: uniform or maximum-entropy."""
 
     def __init__(self, policy: str) -> None:
+        self.policy = policy
         self._log_probs = {"uniform": uniform_grid_log_pb, "maxent": maxent_grid_log_pb}[policy]
 
     def log_probs(self, states: Tensor, hidden: Tensor | None = None) -> Tensor:
