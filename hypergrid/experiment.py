@@ -231,10 +231,10 @@ class Run:
 
     def _require_same_config(self, free: Sequence[str]) -> None:
         try:
-            old = _flatten(json.loads((self.directory / "config.json").read_text()))
+            old = flatten(json.loads((self.directory / "config.json").read_text()))
         except (json.JSONDecodeError, AttributeError) as error:
             raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
-        new = _flatten(json.loads(json.dumps(self.config)))
+        new = flatten(json.loads(json.dumps(self.config)))
         for key in sorted(old.keys() | new.keys()):
             if key.split(".")[-1] not in free and old.get(key) != new.get(key):
                 raise ExperimentError(
@@ -274,10 +274,11 @@ def _holds_something(directory: Path) -> bool:
     return any(entry.name != ".lock" and entry.suffix != ".partial" for entry in directory.iterdir())
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 

@@ -16,6 +16,7 @@ from hypergrid.experiment import ExperimentError, read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 # Okabe and Ito's colour-blind safe palette; an approach has one colour in every figure.
 COLOURS = {
@@ -47,7 +48,13 @@ def draw_run(directory: Path, agent) -> None:
     metrics, config = read_metrics(directory), read_config(directory)
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
     for axis, (column, label, scale) in zip(axes.flat, CURVES, strict=True):
+        axis.xaxis.set_major_formatter(EngFormatter())
         _draw_metric(axis, metrics, column, label, scale, COLOURS[config["algo"].get("backward_approach")])
+        floor = {"l1_dist": 1.0, "total_variation": config["env"]["height"] ** config["env"]["ndim"] / 2}.get(column)
+        if floor:
+            scaled = np.array(metrics["l1_floor"]) * floor
+            axis.plot(metrics["trajectories"], scaled, **FLOOR_STYLE, label="perfect sampler, as many samples")
+            axis.legend(frameon=False)
     figure.suptitle(title(config))
     figure.savefig(directory / "curves.png", dpi=120)
     plt.close(figure)
@@ -83,8 +90,6 @@ def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str,
         axis.text(0.5, 0.5, "this algorithm has none", ha="center", va="center", transform=axis.transAxes)
         return
     axis.plot(steps[known], values[known], color=colour, label="last samples of training")
-    if column == "l1_dist":
-        axis.plot(steps, metrics["l1_floor"], **FLOOR_STYLE, label="perfect sampler, as many samples")
     exact = {"l1_dist": "exact_l1_dist", "total_variation": "exact_total_variation"}.get(column)
     if exact and np.isfinite(metrics[exact]).any():
         known = np.isfinite(metrics[exact])
@@ -93,8 +98,6 @@ def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str,
         )
     if scale == "log" and np.nanmin(values) > 0:
         axis.set_yscale("log")
-    if exact:
-        axis.legend(frameon=False)
 
 
 def _draw_distribution(path: Path, agent, heading: str) -> None:
@@ -117,10 +120,12 @@ def _draw_distribution(path: Path, agent, heading: str) -> None:
                 limits = {"vmin": -bound, "vmax": bound, "cmap": "PuOr_r"}
             image = axis.imshow(panel.T, origin="lower", **limits)
             figure.colorbar(image, ax=axis, shrink=0.8, label="probability")
-            axis.set_title(name if not rest else f"{name}, marginal")
+            axis.set_title(name)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel(f"coordinate {pair[0] + 1}")
             axis.set_ylabel(f"coordinate {pair[-1] + 1}" if len(pair) > 1 else "")
-    figure.suptitle(heading)
+    figure.suptitle(heading if environment.ndim <= 2 else f"{heading}: two 2-D marginals")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -159,6 +164,7 @@ def draw_comparison(directories: list[Path], out: Path) -> None:
     axes[1].set_ylim(0, 1)
     for axis in axes:
         axis.set_xlabel("trajectories sampled")
+        axis.xaxis.set_major_formatter(EngFormatter())
         axis.legend(frameon=False)
     env = configs[0]["env"]
     samples = math.ceil(configs[0]["general"]["validation_samples"] / 1000)
