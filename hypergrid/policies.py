@@ -37,7 +37,7 @@ class Trunk(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(M, D) states -> (M, width) features."""
         hidden = nn.functional.embedding_bag(states + self.offsets, self.table, mode="sum")
-        hidden = hidden.add(self.bias).relu_()
+        hidden = hidden.add_(self.bias).relu_()
         for layer in self.layers:
             hidden = layer(hidden).relu_()
         return hidden
