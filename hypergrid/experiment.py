@@ -122,23 +122,23 @@ class Run:
             columns: the suite's own columns of metrics.csv, after the common ones.
         """
         self.columns = (*COMMON_COLUMNS, *columns)
-        self._start()
-        try:
-            yield
-        except BaseException as error:
-            self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
-            raise
-        self._finish("done")
-        (self.directory / "DONE").touch()
+        self._make_directory()
+        with (self.directory / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ExperimentError(f"{self.directory} is in use by another process: wait for it") from error
+            self._start()
+            try:
+                yield
+            except BaseException as error:
+                self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+                raise
+            self._finish("done")
+            (self.directory / "DONE").touch()
 
     def _start(self) -> None:
-        """Create, clear or reopen the folder, and write config.json and meta.json."""
-        self._make_directory()
-        self._lock_file = (self.directory / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ExperimentError(f"{self.directory} is in use by another process: wait for it, or stop it") from error
+        """Clear or reopen the folder, and write config.json and meta.json."""
         if self._if_exists == "overwrite":
             self._clear()
         _write_json(self.directory / "config.json", self.config)

@@ -9,6 +9,7 @@ with a traceback, or swallow, is answered here with one sentence.
 import difflib
 import importlib.util
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ CHECKS: dict[str, Check] = {
     "general.if_exists": _one_of(*IF_EXISTS),
     "general.wandb_project": (lambda value: True, "text"),
     "general.tensorboard": (lambda value: True, "true or false"),
-    "env.name": (bool, "a name"),
+    "env.name": (lambda value: re.fullmatch(r"\w+", value) is not None, "a name of letters, digits and _"),
     "env.ndim": _at_least(1),
     "env.height": _at_least(3),
     "env.R0": _above(0),
@@ -108,12 +109,12 @@ def parse(argv: list[str]) -> ConfigDict:
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
-        raise ExperimentError(str(error).splitlines()[0]) from error
+        raise ExperimentError(_explain(str(error).splitlines()[0], defaults)) from error
     finally:
         sys.argv = saved
     if rest:
         raise ExperimentError(
-            f"unexpected argument {rest[0]!r}: a true/false field takes its value after '=', as =false"
+            f"unexpected argument {rest[0]!r}: write --section.field=value; true and false need the '='"
         )
     config = ConfigDict({section: getattr(values, section) for section in SECTIONS})
     check(config)
@@ -206,6 +207,16 @@ def _require_known_fields(argv: list[str], defaults: dict[str, ConfigDict]) -> N
             raise ExperimentError(f"{section} has no field {field!r} here: {hint}")
 
 
+def _explain(message: str, defaults: dict[str, ConfigDict]) -> str:
+    """absl's message on a value of the wrong type, in this file's words; any other message as it is."""
+    found = re.match(r"flag --(\w+)\.(\w+)=(.*?): ", message)
+    if not found:
+        return message
+    section, field, value = found.groups()
+    kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(defaults[section][field])]
+    return f"{section}.{field} is {value!r}: it must be {kind}"
+
+
 def _require_complete(config: ConfigDict) -> None:
     name = config.algo.get("name")
     required = {key for key in CHECKS if not key.startswith("algo.")} | {"algo.name"}
@@ -215,7 +226,7 @@ def _require_complete(config: ConfigDict) -> None:
     if required - present:
         raise ExperimentError(f"{min(required - present)} is missing from its configuration file: add it")
     if present - required and name in shipped_algo.LEARNING + shipped_algo.REFERENCES:
-        raise ExperimentError(f"{min(present - required)} has no effect here: remove it from its configuration file")
+        raise ExperimentError(f"{min(present - required)} has no effect on {name!r}: remove it, or take algo.py:{name}")
 
 
 def _shipped(file: str, argument: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Tiny grids, their exact solutions and all their trajectories, against which the package is checked."""
 
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from hypergrid.agent import LearningAgent, make_agent
+from hypergrid.agent import AGENTS, SamplingAgent
 from hypergrid.backward_loss import APPROACHES
 from hypergrid.environment import GridEnvironment
+from hypergrid.experiment import Streams
 from hypergrid.experiments.config import algo, general, hypergrid
 from hypergrid.policies import Policies, maxent_grid_log_pb, uniform_grid_log_pb
 from hypergrid.sampling import Transitions
@@ -44,10 +46,17 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
+@cache
+def grid_of(ndim: int, height: int, dtype: torch.dtype = torch.float32) -> GridEnvironment:
+    """A grid with the standard reward, made once: torchgfn starts a pool of processes to enumerate the states."""
+    assert dtype == torch.get_default_dtype()
+    return GridEnvironment(ndim, height, R0=1e-3, R1=0.5, R2=2.0)
+
+
 @pytest.fixture
 def tiny(double) -> GridEnvironment:
     """A 4x4 grid with a random reward, so that a swapped coordinate or a shifted index shows."""
-    environment = GridEnvironment(2, 4, R0=0.1, R1=0.5, R2=2.0)
+    environment = copy(grid_of(2, 4, dtype=torch.float64))
     rewards = torch.from_numpy(np.random.default_rng(7).uniform(0.1, 3.0, environment.n_states))
     environment.log_rewards = rewards.log()
     environment.log_z = rewards.sum().log().item()
@@ -168,16 +177,13 @@ def small_config(objective: str, approach: str | None, *, seed: int = 1, height:
 
 
 @pytest.fixture(scope="session")
-def make_config():
-    return small_config
-
-
-@pytest.fixture(scope="session")
 def new_agent():
-    """``new_agent(objective, approach, field=value, ...)``: an agent on a small grid."""
+    """``new_agent(objective, approach, field=value, ...)``: an agent on a small grid; approach None: a reference."""
 
-    def new(objective: str, approach: str, **overrides) -> LearningAgent:
-        return make_agent(small_config(objective, approach, **overrides))
+    def new(objective: str, approach: str | None, **overrides) -> SamplingAgent:
+        config = small_config(objective, approach, **overrides)
+        environment = grid_of(config.env.ndim, config.env.height)
+        return AGENTS[objective](config, environment, Streams.from_seed(config.general.seed))
 
     return new
 
@@ -201,4 +207,4 @@ def new_policies():
 @pytest.fixture(scope="session")
 def grid():
     """``grid(ndim, height)``: a grid with the standard reward."""
-    return partial(GridEnvironment, R0=1e-3, R1=0.5, R2=2.0)
+    return grid_of

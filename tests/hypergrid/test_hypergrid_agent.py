@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid.agent import make_agent
 from hypergrid.algorithm import Learner, train_step, update_backward, update_forward
 from hypergrid.backward_loss import ema_update, trajectory_negative_log_likelihood
 from hypergrid.policies import LearnedBackward
@@ -530,8 +529,8 @@ def test_exact_distances_are_those_of_the_policy_that_samples(new_agent):
 
 
 @pytest.mark.parametrize("name", ["perfect", "uniform"])
-def test_references_sample_without_learning(make_config, name):
-    agent = make_agent(make_config(name, None, n_envs=20_000, height=8))
+def test_references_sample_without_learning(new_agent, name):
+    agent = new_agent(name, None, n_envs=20_000)
     assert train_step(agent) == {"pb_loss": None, "loss": None}
     sampled, true = agent.empirical_distribution(), agent.environment.true_distribution
     expected = true if name == "perfect" else agent.exact_distribution()

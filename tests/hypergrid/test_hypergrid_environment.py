@@ -39,7 +39,7 @@ def counts_by_recursion(environment):
     for index, state in enumerate(states[1:], start=1):
         for d in range(environment.ndim):
             if state[d] > 0:
-                counts[index] += counts[where[tuple(state[:d] + [state[d] - 1] + state[d + 1 :])]]
+                counts[index] += counts[where[(*state[:d], state[d] - 1, *state[d + 1 :])]]
     return counts
 
 

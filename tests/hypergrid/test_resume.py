@@ -1,0 +1,115 @@
+"""A run that was killed ends with the same metrics and the same weights as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import hypergrid
+from hypergrid.learning import SamplingAgent
+from hypergrid.run_hypergrid_exp import main
+
+SUITE = Path(hypergrid.__file__).parent
+CONFIGS = SUITE / "experiments" / "config"
+
+
+def command(algorithm, approach, folder, *extra):
+    argv = ["run", "--general", f"{CONFIGS}/general.py:3", "--env", f"{CONFIGS}/hypergrid.py:standard"]
+    argv += ["--algo", f"{CONFIGS}/algo.py:{algorithm}", "--env.ndim=2", "--env.height=4", "--algo.hidden_width=16"]
+    argv += [f"--algo.backward_approach={approach}", f"--general.output_dir={folder}", "--general.n_envs=8"]
+    argv += ["--general.validation_interval=1", "--general.device=cpu", "--general.validation_samples=50", *extra]
+    if "dqn" in algorithm:
+        argv += ["--algo.start_learning=2", "--algo.replay_batch_size=8", "--algo.replay_capacity=64"]
+    return argv
+
+
+def metrics_without_time(folder):
+    (path,) = Path(folder).rglob("metrics.csv")
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    column = rows[0].index("wall_s")
+    return [row[:column] + row[column + 1 :] for row in rows]
+
+
+def checkpoint(folder):
+    (path,) = Path(folder).rglob("checkpoint.pt")
+    state = torch.load(path, weights_only=True)
+    del state["wall_s"]
+    return state
+
+
+def assert_same(one, two, where="checkpoint"):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), where
+        for position, (a, b) in enumerate(zip(one, two, strict=True)):
+            assert_same(a, b, f"{where}[{position}]")
+    else:
+        assert one == two, where
+
+
+@pytest.mark.parametrize("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
+@pytest.mark.parametrize("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
+def test_a_kill_leaves_no_trace(algorithm, approach, tmp_path, monkeypatch):
+    length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
+    assert main(command(algorithm, approach, tmp_path / "whole", *length)) == 0
+    sample, calls = SamplingAgent.sample, []
+
+    def killed(agent):
+        calls.append(1)
+        if len(calls) == 8:  # two steps after the checkpoint
+            raise SystemExit("killed")
+        return sample(agent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SamplingAgent, "sample", killed)
+        with pytest.raises(SystemExit):
+            main(command(algorithm, approach, tmp_path / "killed", *length))
+    assert len(metrics_without_time(tmp_path / "killed")) == 1 + 7
+    assert main(command(algorithm, approach, tmp_path / "killed", *length, "--general.if_exists=resume")) == 0
+    assert metrics_without_time(tmp_path / "killed") == metrics_without_time(tmp_path / "whole")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "killed"))
+
+
+def test_kill_minus_nine(tmp_path):
+    length = ["--general.n_trajectories=8000", "--general.checkpoint_interval=100", "--general.exact_interval=0"]
+    arguments = [
+        sys.executable,
+        str(SUITE / "run_hypergrid_exp.py"),
+        *command("db", "tlm", tmp_path / "killed", *length)[1:],
+    ]
+    env = os.environ | {"PYTHONPATH": str(SUITE.parent)}
+    process = subprocess.Popen(arguments, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not list(tmp_path.rglob("checkpoint.pt")) or len(metrics_without_time(tmp_path / "killed")) < 150:
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not list(tmp_path.rglob("DONE"))
+    assert main(command("db", "tlm", tmp_path / "killed", *length, "--general.if_exists=resume")) == 0
+    assert main(command("db", "tlm", tmp_path / "whole", *length)) == 0
+    assert metrics_without_time(tmp_path / "killed") == metrics_without_time(tmp_path / "whole")
+    assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "killed"))
+
+
+def test_evaluation_does_not_touch_training(tmp_path):
+    for interval in (1, 10):
+        extra = [
+            "--general.n_trajectories=80",
+            f"--general.validation_interval={interval}",
+            "--general.exact_interval=2",
+        ]
+        assert main(command("munchausen_dqn", "tlm", tmp_path / str(interval), *extra)) == 0
+    one, ten = checkpoint(tmp_path / "1"), checkpoint(tmp_path / "10")
+    assert_same(one, ten)

@@ -1,0 +1,163 @@
+"""The house rules: the copies are copies, the suites are independent, the pins agree, the pages say what is true."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
+COPIES = ("backward_loss", "algorithm", "experiment", "tracking", "provenance", "collect", "launch", "claims")
+COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas"}
+TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
+MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def imported(path: Path) -> set[tuple[int, str]]:
+    """(level, module) of every import statement; level 0 is absolute."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {(0, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.level, node.module or ""))
+    return found
+
+
+def differing_copies(root: Path, suites: list[str]) -> list[str]:
+    """The `cp` commands that make every suite's copies equal to the first suite's that has them."""
+    mends = []
+    for name in COPIES:
+        paths = [f"{suite}/{name}.py" for suite in suites if (root / suite / f"{name}.py").exists()]
+        mends += [f"cp {paths[0]} {p}" for p in paths[1:] if (root / p).read_bytes() != (root / paths[0]).read_bytes()]
+    return mends
+
+
+def test_the_copies_are_the_same_bytes():
+    mends = differing_copies(ROOT, SUITES)
+    assert not mends, "\n".join(["the copies differ; if the first suite's is the right one:", *mends])
+
+
+def test_a_differing_copy_is_found(tmp_path):
+    for suite, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
+        (tmp_path / suite).mkdir()
+        (tmp_path / suite / "algorithm.py").write_text(text)
+    assert differing_copies(tmp_path, ["a", "b", "c"]) == ["cp a/algorithm.py c/algorithm.py"]
+
+
+def test_nothing_else_lies_at_the_top():
+    names = {name.split("/")[0] for name in tracked()}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+    assert {"LICENSE", "README.md", "requirements.txt", "setup.py", "tests", "hypergrid"} <= names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_what_the_design_allows(path):
+    suite = path.relative_to(ROOT).parts[0]
+    modules = imported(path)
+    others = set(SUITES) - {suite}
+    assert not {name for level, name in modules if level == 0 and name.split(".")[0] in others}, "another suite"
+    if path.stem in COPIES and path.parent == ROOT / suite:
+        assert {name for level, name in modules if level == 1} <= set(COPIES), "a copy imports copies alone"
+        absolute = {name.split(".")[0] for level, name in modules if level == 0}
+        assert absolute <= COPY_IMPORTS | set(sys.stdlib_module_names)
+    else:
+        assert not {name for level, name in modules if level}, "absolute imports only"
+    if path.stem in ("objectives", "backward_loss", "replay", "provenance"):
+        assert not {name for level, name in modules if level or name.split(".")[0] in SUITES}, "imports nothing of ours"
+
+
+def test_the_imports_form_a_graph_without_cycles():
+    for suite in SUITES:
+        edges = {}
+        for path in (ROOT / suite).glob("*.py"):
+            names = {
+                name.removeprefix(f"{suite}.") for level, name in imported(path) if level or name.startswith(suite)
+            }
+            edges[path.stem] = {name.split(".")[0] for name in names}
+        done: set[str] = set()
+        while ready := {name for name in edges.keys() - done if edges[name] & edges.keys() <= done | {name, suite}}:
+            done |= ready
+        assert done == edges.keys(), f"a cycle among {edges.keys() - done}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_keeps_the_house_style(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert "sys." + "path" not in text
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    assert ast.get_docstring(tree), "a module says what it is"
+    assert len(text.splitlines()) <= 310, "one idea, one file"
+
+
+def test_importing_does_nothing():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
+    code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_pins_agree():
+    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert pins[0] == "-e ."
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins[1:])
+    setup = re.findall(r'"([a-z0-9-]+==[\w.]+)"', (ROOT / "setup.py").read_text().partition("extras_require")[0])
+    assert set(setup) <= set(pins)
+    client = {"torch", "torchgfn", "ml-collections", "numpy", "torch-geometric", "rdkit", "wandb", "pytest"}
+    assert client <= {pin.partition("==")[0] for pin in setup}
+
+
+@pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".sh") or name == ".ci/run"])
+def test_a_shell_script_parses(name):
+    assert subprocess.run(["bash", "-n", name], cwd=ROOT).returncode == 0
+    text = (ROOT / name).read_text()
+    assert "set -euo pipefail" in text or "Sourced by" in text.splitlines()[0]
+
+
+def test_an_older_python_is_told_so(tmp_path):
+    old = tmp_path / "python3.10"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.10.12"\nexit 1\n')
+    old.chmod(0o755)
+    for script in ("hypergrid/quickstart.sh", "tests/run.sh"):
+        env = {"PYTHON": str(old), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(["bash", str(ROOT / script)], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Python 3.11 or newer is needed" in done.stderr and "3.10.12" in done.stderr
+
+
+def test_no_path_of_one_machine():
+    homes = re.compile(r"/(work|root|home/\w+)/")
+    named = [name for name in tracked() if not name.endswith(".png") and homes.search((ROOT / name).read_text())]
+    assert [name for name in named if name != "tests/test_repository.py"] == []
+
+
+def test_the_pages_keep_their_promises():
+    from hypergrid.backward_loss import APPROACHES
+
+    page = (ROOT / "README.md").read_text()
+    assert "bash hypergrid/quickstart.sh" in page and "bash tests/run.sh" in page
+    assert "https://download.pytorch.org/whl/cpu" in page
+    for row in APPROACHES.values():
+        assert f"{{{row.source}," in page, f"no BibTeX entry for {row.name}"
+    for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", page):
+        assert (ROOT / target).exists(), target
+    for suite in SUITES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", (ROOT / suite / "README.md").read_text()):
+            assert (ROOT / suite / target).exists(), target
+
+
+def test_the_results_of_the_pages_are_what_the_csv_says():
+    from hypergrid.report import main
+
+    assert main(["--check"]) == 0
