@@ -36,7 +36,7 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
         return previous | {"resumed": resumed, "stop": None, "status": "running"}
     return {
         "git_hash": _git(suite, "rev-parse", "HEAD"),
-        "git_dirty": bool(_git(suite, "status", "--porcelain")),
+        "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
         "code_version": version,
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
         "versions": {"python": platform.python_version(), **_library_versions()},

@@ -44,9 +44,8 @@ class Tracker:
         wandb_project: str = "",
     ) -> None:
         self._name, self._n_steps, self._main_metric = name, n_steps, main_metric
-        self._first_step, self._start = first_step, time.perf_counter()
         self._main_value: float | None = None
-        self._last_line = -PLAIN_LINE_SECONDS
+        self._line_step, self._line_time = first_step, time.perf_counter()
         self._bar = tqdm(total=n_steps, initial=first_step, desc=name, unit="it") if sys.stderr.isatty() else None
         self._tensorboard = _tensorboard_writer(directory, first_step) if tensorboard else None
         self._wandb = _wandb_run(wandb_project, name, directory, config) if wandb_project else None
@@ -69,10 +68,10 @@ class Tracker:
             if step % 50 == 0:
                 self._bar.set_postfix_str(self._values(loss), refresh=False)
             return
-        seconds = time.perf_counter() - self._start
-        if seconds - self._last_line >= PLAIN_LINE_SECONDS or step == self._n_steps:
-            self._last_line = seconds
-            rate = (step - self._first_step) / seconds
+        seconds = time.perf_counter() - self._line_time
+        if seconds >= PLAIN_LINE_SECONDS or step == self._n_steps:
+            rate = (step - self._line_step) / seconds
+            self._line_step, self._line_time = step, time.perf_counter()
             left = (self._n_steps - step) / rate
             values = self._values(loss)
             print(f"{self._name}: {step}/{self._n_steps}  {rate:.1f} it/s  {left:.0f} s left  {values}", flush=True)
