@@ -224,10 +224,12 @@ class Run:
             raise ExperimentError(f"cannot create {self.directory} ({error.strerror}): choose another one") from error
 
     def _clear(self) -> None:
-        for entry in self.directory.iterdir():
-            if entry.name == ".lock":
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        # config.json goes last: a kill in between leaves what is still recognised as a run folder.
+        for entry in sorted(self.directory.iterdir(), key=lambda entry: entry.name == "config.json"):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
 
     def _require_same_config(self, free: Sequence[str]) -> None:
         try:
