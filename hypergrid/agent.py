@@ -14,9 +14,9 @@ from torch import Tensor
 from hypergrid import objectives
 from hypergrid.backward_loss import ema_update
 from hypergrid.environment import GridEnvironment
-from hypergrid.experiment import Streams
 from hypergrid.learning import LearningAgent, SamplingAgent
 from hypergrid.policies import MASKED, frozen_copy
+from hypergrid.randomness import Streams
 from hypergrid.replay import PrioritisedReplay
 from hypergrid.sampling import Transitions, taken_log_pb
 

@@ -17,13 +17,12 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .provenance import describe_start, now
@@ -34,42 +33,6 @@ IF_EXISTS = ("refuse", "resume", "overwrite")
 
 class ExperimentError(Exception):
     """A run cannot start or go on; the message is one sentence that names the mend."""
-
-
-@dataclass
-class Streams:
-    """Independent random streams of one seed, so that a change in one leaves the others untouched."""
-
-    initialisation: int
-    sampling: np.random.Generator
-    replay: np.random.Generator
-    evaluation: np.random.Generator
-
-    @classmethod
-    def from_seed(cls, seed: int) -> "Streams":
-        """Split one seed; also seeds torch's global generator, which dropout uses in training."""
-        children = np.random.SeedSequence(seed).spawn(5)
-        initialisation, torch_seed = (int(child.generate_state(1)[0]) for child in children[:2])
-        torch.manual_seed(torch_seed)
-        return cls(initialisation, *(np.random.default_rng(child) for child in children[2:]))
-
-    def _generators(self) -> dict[str, np.random.Generator]:
-        return {"sampling": self.sampling, "replay": self.replay, "evaluation": self.evaluation}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Every generator's state, torch's global ones included."""
-        state: dict[str, Any] = {name: rng.bit_generator.state for name, rng in self._generators().items()}
-        state["torch"] = torch.get_rng_state()
-        state["cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        for name, rng in self._generators().items():
-            rng.bit_generator.state = state[name]
-        torch.set_rng_state(state["torch"])
-        if state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class Run:
@@ -106,8 +69,8 @@ class Run:
         self._flag, self._suite, self._if_exists = flag, suite, if_exists
         self._meta: dict[str, Any] = {}
         exists = _holds_something(directory)
-        if exists and if_exists == "refuse":
-            raise ExperimentError(f"{directory} exists: add {flag}=resume to go on, or {flag}=overwrite to start again")
+        if if_exists == "refuse":
+            self._require_empty()
         if exists and not (directory / "config.json").is_file():
             raise ExperimentError(f"{directory} is not a run folder (no config.json): move it away")
         if exists and if_exists == "resume":
@@ -123,11 +86,13 @@ class Run:
         """
         self.columns = (*COMMON_COLUMNS, *columns)
         self._make_directory()
-        with (self.directory / ".lock").open("w") as lock:
+        with (self.directory / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ExperimentError(f"{self.directory} is in use by another process: wait for it") from error
+            if self._if_exists == "refuse":
+                self._require_empty()  # again: now nobody else can write here
             self._start()
             try:
                 yield
@@ -157,6 +122,8 @@ class Run:
             self._cut_metrics(0)
             return 0
         try:
+            if zipfile.ZipFile(path).testzip():
+                raise ValueError("bad checksum")  # which torch itself does not look at
             state = torch.load(path, weights_only=True, map_location="cpu")
             step, self.wall_s = int(state["step"]), float(state["wall_s"])
             agent.load_state_dict(state["agent"])
@@ -223,9 +190,16 @@ class Run:
         except OSError as error:
             raise ExperimentError(f"cannot create {self.directory} ({error.strerror}): choose another one") from error
 
+    def _require_empty(self) -> None:
+        if _holds_something(self.directory):
+            raise ExperimentError(
+                f"{self.directory} exists: add {self._flag}=resume to go on, or {self._flag}=overwrite to start again"
+            )
+
     def _clear(self) -> None:
-        # config.json goes last: a kill in between leaves what is still recognised as a run folder.
-        for entry in sorted(self.directory.iterdir(), key=lambda entry: entry.name == "config.json"):
+        # A kill in between must leave a run folder (config.json goes last) that is not called done (DONE goes first).
+        order = {"DONE": 0, "config.json": 2}
+        for entry in sorted(self.directory.iterdir(), key=lambda entry: order.get(entry.name, 1)):
             if entry.is_dir():
                 shutil.rmtree(entry)
             elif entry.name != ".lock":
@@ -234,7 +208,7 @@ class Run:
     def _require_same_config(self, free: Sequence[str]) -> None:
         try:
             old = flatten(json.loads((self.directory / "config.json").read_text()))
-        except (json.JSONDecodeError, AttributeError) as error:
+        except (ValueError, AttributeError) as error:
             raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
         new = flatten(json.loads(json.dumps(self.config)))
         for key in sorted(old.keys() | new.keys()):
@@ -246,7 +220,12 @@ class Run:
 
     def _previous_meta(self) -> dict[str, Any]:
         path = self.directory / "meta.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return {**json.loads(path.read_text())}
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(f"{path} is damaged: delete it to go on without what it said") from error
 
     def _write_meta(self, meta: dict[str, Any]) -> None:
         self._meta = meta

@@ -23,8 +23,8 @@ from hypergrid.backward_loss import (
     uniform_deviation,
 )
 from hypergrid.environment import GridEnvironment
-from hypergrid.experiment import Streams
 from hypergrid.policies import Policies, parameters_of
+from hypergrid.randomness import Streams
 from hypergrid.sampling import Transitions, sample_trajectories, taken_log_pb
 
 

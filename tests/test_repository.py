@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
-COPIES = ("backward_loss", "algorithm", "experiment", "tracking", "provenance", "collect", "launch", "claims")
+COPIES = (
+    "backward_loss",
+    "algorithm",
+    "experiment",
+    "tracking",
+    "provenance",
+    "randomness",
+    "collect",
+    "launch",
+    "claims",
+)
 COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
@@ -73,7 +83,7 @@ def test_a_module_imports_what_the_design_allows(path):
         assert absolute <= COPY_IMPORTS | set(sys.stdlib_module_names)
     else:
         assert not {name for level, name in modules if level}, "absolute imports only"
-    if path.stem in ("objectives", "backward_loss", "replay", "provenance"):
+    if path.stem in ("objectives", "backward_loss", "replay", "provenance", "randomness"):
         assert not {name for level, name in modules if level or name.split(".")[0] in SUITES}, "imports nothing of ours"
 
 

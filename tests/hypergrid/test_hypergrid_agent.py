@@ -309,6 +309,38 @@ def test_nothing_learns_before_start_learning(new_agent, objective, approach):
 
 
 @pytest.mark.parametrize("objective", DQN)
+def test_q_loss_is_the_plain_loop(new_agent, objective, approach):
+    """Every replayed transition by itself, with the target network away from the online one."""
+    agent = new_agent(objective, approach, zero_initialisation=False, replay_importance_exponent=0.4)
+    environment, policies, coefficient = agent.environment, agent.policies, {"soft_dqn": 1.0}.get(objective, 1 / 0.85)
+    with torch.no_grad():
+        agent.q_target[1].weight *= 6
+        if approach == "tlm":
+            agent.policies.backward_target.head.weight *= 6
+    agent.sample()
+    scored = policies.backward_target if approach == "tlm" else policies.backward
+    drawn = copy.deepcopy(agent._replay).draw(32, copy.deepcopy(agent.streams.replay))
+    total = 0.0
+    for state, action, weight in zip(*drawn[1:], strict=True):
+        here = torch.from_numpy(state.astype(np.int64))[None]
+        legal = environment.forward_mask(here)[0]
+        q = policies.forward_head(policies.trunk(here))[0, action].item()
+        values = agent.q_target[1](agent.q_target[0](here))[0] / coefficient
+        bonus = coefficient * (values[action] - values[legal].logsumexp(0)).item()
+        if action == environment.stop_action:
+            target = environment.log_reward(here).item()
+        else:
+            following = here.clone()
+            following[0, action] += 1
+            next_values = agent.q_target[1](agent.q_target[0](following))[0] / coefficient
+            value = coefficient * next_values[environment.forward_mask(following)[0]].logsumexp(0).item()
+            target = scored.log_probs(following)[0, action].item() + value
+        error = abs(q - target - (0.15 * bonus if objective == "munchausen_dqn" else 0.0))
+        total += weight * (error**2 / 2 if error < 1 else error - 0.5)
+    assert agent.forward_loss(None).item() == pytest.approx(total / 32, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", DQN)
 def test_replay_options_have_an_effect(new_agent, objective):
     """Both exponents, the capacity and the batch size change what is learned."""
     base = new_agent(objective, "uniform")
