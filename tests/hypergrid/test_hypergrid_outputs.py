@@ -1,0 +1,120 @@
+"""What is made of finished runs: torchgfn estimators, the tidy CSV, the report, the pictures."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from gfn.samplers import Sampler
+
+import hypergrid
+from hypergrid import collect, plots, report
+from hypergrid.estimators import _load_agent
+from hypergrid.evaluation import forward_probabilities
+from hypergrid.experiment import ExperimentError
+from hypergrid.run_hypergrid_exp import main
+
+CONFIGS = Path(hypergrid.__file__).parent / "experiments" / "config"
+
+
+def tiny_run(folder, algorithm, approach, *extra, seed=3):
+    argv = ["run", "--general", f"{CONFIGS}/general.py:{seed}", "--env", f"{CONFIGS}/hypergrid.py:standard"]
+    argv += ["--algo", f"{CONFIGS}/algo.py:{algorithm}", f"--algo.backward_approach={approach}", "--env.ndim=2"]
+    argv += ["--env.height=4", "--algo.hidden_width=16", "--general.n_trajectories=160", "--general.device=cpu"]
+    argv += ["--general.validation_interval=1", f"--general.output_dir={folder}", *extra]
+    if "dqn" in algorithm:
+        argv += ["--algo.start_learning=1", "--algo.replay_batch_size=8"]
+    before = set(Path(folder).rglob("config.json"))
+    assert main(argv) == 0
+    (config,) = set(Path(folder).rglob("config.json")) - before
+    return config.parent
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "approach"),
+    [("tb", "uniform"), ("db", "tlm"), ("subtb", "maxent"), ("soft_dqn", "naive"), ("munchausen_dqn", "pessimistic")],
+)
+def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
+    run = tiny_run(tmp_path, algorithm, approach)
+    forward, backward, log_flow = hypergrid.load_estimators(run)
+    agent = _load_agent(run)
+    environment = agent.environment
+    states = environment.gfn.all_states
+    expected = torch.from_numpy(forward_probabilities(agent.policies, environment, agent.coefficient)).float()
+    probabilities = forward.to_probability_distribution(states, forward(states)).probs
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
+    later = states[1:]  # the initial state has no parent
+    got = backward.to_probability_distribution(later, backward(later)).probs
+    wanted = agent.policies.backward.log_probs(later.tensor).exp()
+    torch.testing.assert_close(got, wanted.detach(), atol=1e-5, rtol=1e-4)
+    if algorithm == "tb":
+        assert log_flow is None
+    else:
+        initial = log_flow(environment.gfn.reset(batch_shape=(1,))).item()
+        assert initial == pytest.approx(agent.estimated_log_z(), abs=1e-5)
+    trajectories = Sampler(forward).sample_trajectories(environment.gfn, n=50)
+    assert trajectories.terminating_states.tensor.shape == (50, 2)
+
+
+def test_what_is_no_run_has_no_estimators(tmp_path):
+    with pytest.raises(ExperimentError, match=r"config\.json and checkpoint\.pt"):
+        hypergrid.load_estimators(tmp_path)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_collect_keeps_what_identifies_a_run_and_its_last_row(tmp_path):
+    tiny_run(tmp_path / "runs", "tb", "tlm")
+    tiny_run(tmp_path / "runs", "db", "uniform")
+    out = tmp_path / "all.csv"
+    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    rows = rows_of(out)
+    assert {(row["suite"], row["environment"], row["objective"], row["approach"], row["seed"]) for row in rows} == {
+        ("hypergrid", "standard", "tb", "tlm", "3"),
+        ("hypergrid", "standard", "db", "uniform", "3"),
+    }
+    assert [row["step"] for row in rows if row["objective"] == "tb"] == [str(step) for step in range(1, 11)]
+    assert all(len(row["code_version"]) == 12 and row["learning_rate"] == "0.001" for row in rows)
+
+
+def test_collect_thins_long_runs_and_keeps_the_last_row(tmp_path):
+    tiny_run(tmp_path / "runs", "tb", "uniform", "--general.n_trajectories=700", "--general.n_envs=1")
+    out = tmp_path / "all.csv"
+    collect.main([str(tmp_path / "runs"), "--out", str(out)])
+    steps = [int(row["step"]) for row in rows_of(out)]
+    assert len(steps) == 200 and steps[-1] == 700 and steps == sorted(set(steps))
+
+
+def test_collect_refuses_runs_that_differ_in_more_unless_told(tmp_path, capsys):
+    tiny_run(tmp_path / "runs", "tb", "tlm")
+    tiny_run(tmp_path / "runs", "tb", "tlm", "--algo.target_decay=0.5")
+    out = tmp_path / "all.csv"
+    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 2
+    assert "differ in algo.target_decay" in capsys.readouterr().err
+    assert not out.exists()
+    assert collect.main([str(tmp_path / "runs"), "--out", str(out), "--varying", "algo.target_decay"]) == 0
+    assert collect.main([str(tmp_path / "nowhere"), "--out", str(out)]) == 2
+
+
+def test_the_report_replaces_its_section_alone():
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    new = report.replaced(page, "| new |")
+    assert new.startswith("before\n") and new.endswith("\nafter\n")
+    assert "| new |" in new and "old" not in new
+    assert report.replaced(new, "| new |") == new
+    with pytest.raises(ValueError, match="markers"):
+        report.replaced("no markers", "| new |")
+
+
+def test_several_runs_in_one_picture(tmp_path, capsys):
+    runs = [str(tiny_run(tmp_path / "runs", "munchausen_dqn", approach)) for approach in ("tlm", "uniform")]
+    out = tmp_path / "picture.png"
+    assert plots.main([*runs, "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    other = str(tiny_run(tmp_path / "runs", "tb", "tlm", "--env.height=5"))
+    assert plots.main([runs[0], other, "--out", str(out)]) == 2
+    assert "different environments" in capsys.readouterr().err
+    assert plots.main([str(tmp_path), "--out", str(out)]) == 2
