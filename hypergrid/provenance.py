@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
         "git_hash": _git(suite, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
         "code_version": version,
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "versions": {"python": platform.python_version(), **_library_versions()},
         "machine": {
             "platform": platform.platform(),

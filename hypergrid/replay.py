@@ -27,7 +27,7 @@ class PrioritisedReplay:
         self, capacity: int, state_size: int, *, priority_exponent: float, importance_exponent: float = 0.0
     ) -> None:
         self.capacity, self.alpha, self.beta = capacity, priority_exponent, importance_exponent
-        self._states = np.zeros((capacity, state_size), np.int16)
+        self._states = np.zeros((capacity, state_size), np.int32)
         self._actions = np.zeros(capacity, np.int32)
         self._priority = np.zeros(capacity, np.float64)
         self._next, self._size, self._largest = 0, 0, 1.0

@@ -21,6 +21,8 @@ from ml_collections import ConfigDict, config_flags
 from hypergrid.backward_loss import APPROACHES
 from hypergrid.experiment import IF_EXISTS, ExperimentError
 from hypergrid.experiments.config import algo as shipped_algo
+from hypergrid.experiments.config import general as shipped_general
+from hypergrid.experiments.config import hypergrid as shipped_environment
 
 SECTIONS = ("general", "env", "algo")
 MAX_STATES = 20_000_000  # the true distribution is held in memory
@@ -54,9 +56,9 @@ CHECKS: dict[str, Check] = {
     "general.device": _one_of("cpu", "cuda"),
     "general.threads": _at_least(1),
     "general.n_trajectories": _at_least(1),
-    "general.n_envs": _at_least(1),
+    "general.n_envs": _within(1, 1e6),
     "general.validation_interval": _at_least(1),
-    "general.validation_samples": _at_least(1),
+    "general.validation_samples": _within(1, 1e9),
     "general.exact_interval": _at_least(0),
     "general.checkpoint_interval": _at_least(1),
     "general.output_dir": (bool, "a folder's name"),
@@ -80,17 +82,30 @@ CHECKS: dict[str, Check] = {
     "algo.tied_trunk": (lambda value: True, "true or false"),
     "algo.update_order": _one_of("backward_first", "forward_first"),
     "algo.gradient_clipping": _at_least(0),
-    "algo.hidden_width": _at_least(1),
+    "algo.hidden_width": _within(1, 1e5),
     "algo.hidden_layers": _at_least(1),
     "algo.subtb_lambda": _above(0),
     "algo.huber_delta": _above(0),
     "algo.start_learning": _at_least(0),
-    "algo.replay_capacity": _at_least(1),
-    "algo.replay_batch_size": _at_least(1),
+    "algo.replay_capacity": _within(1, 1e9),
+    "algo.replay_batch_size": _within(1, 1e7),
     "algo.replay_priority_exponent": _within(0, 1),
     "algo.replay_importance_exponent": _within(0, 1),
     "algo.m_alpha": (lambda value: 0 <= value < 1, "at least 0 and less than 1"),
     "algo.m_l0": (lambda value: value < 0, "less than 0"),
+}
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+# What each field holds, read off the shipped defaults.
+TYPES: dict[str, type] = {
+    f"{section}.{field}": type(value)
+    for section, configs in (
+        ("general", [shipped_general.get_config()]),
+        ("env", [shipped_environment.get_config()]),
+        ("algo", [shipped_algo.get_config(name) for name in shipped_algo.LEARNING]),
+    )
+    for config in configs
+    for field, value in config.items()
 }
 
 
@@ -131,9 +146,13 @@ def check(config: ConfigDict) -> None:
     for section in SECTIONS:
         for field, value in config[section].items():
             holds, allowed = CHECKS[f"{section}.{field}"]
+            kind = TYPES[f"{section}.{field}"]
+            # A float may be written as a whole number; a boolean is no number, though Python says so.
+            if not (type(value) is kind or (kind is float and type(value) is int)):
+                raise ExperimentError(f"{section}.{field} is {value!r}: it must be {KINDS[kind]}")
             if not holds(value):
                 raise ExperimentError(f"{section}.{field} is {value!r}: it must be {allowed}")
-    if config.env.height**config.env.ndim > MAX_STATES:
+    if config.env.ndim * math.log(config.env.height) > math.log(MAX_STATES):
         raise ExperimentError(
             f"a grid of {config.env.height}^{config.env.ndim} states is too large to evaluate: "
             f"lower env.ndim or env.height to at most {MAX_STATES:,} states"
@@ -188,7 +207,8 @@ def _load(section: str, argv: list[str]) -> ConfigDict:
         config = module.get_config(*([argument] if argument else []))
     # A configuration file is the user's program: whatever it raises is reported as its failure.
     except Exception as error:
-        raise ExperimentError(f"--{section} {given}: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExperimentError(f"--{section} {given}: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise ExperimentError(f"--{section}: get_config of {path} must return an ml_collections ConfigDict")
     return config
@@ -213,8 +233,7 @@ def _explain(message: str, defaults: dict[str, ConfigDict]) -> str:
     if not found:
         return message
     section, field, value = found.groups()
-    kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(defaults[section][field])]
-    return f"{section}.{field} is {value!r}: it must be {kind}"
+    return f"{section}.{field} is {value!r}: it must be {KINDS[type(defaults[section][field])]}"
 
 
 def _require_complete(config: ConfigDict) -> None:

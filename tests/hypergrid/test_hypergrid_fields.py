@@ -1,0 +1,156 @@
+"""Every field has an effect, a user's own file is checked for types too, a finished run starts nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import hypergrid
+from hypergrid import plots
+from hypergrid.run_hypergrid_exp import main
+
+SUITE = Path(hypergrid.__file__).parent
+CONFIGS = SUITE / "experiments" / "config"
+SMALL = ["--env.ndim=2", "--env.height=4", "--general.n_trajectories=96", "--general.n_envs=8", "--general.device=cpu"]
+SMALL += ["--general.validation_interval=100"]
+
+
+def command(algorithm: str, folder: Path, *extra: str, **files: str) -> list[str]:
+    names = {"general": f"{CONFIGS}/general.py:3", "env": f"{CONFIGS}/hypergrid.py", "algo": f"{CONFIGS}/algo.py"}
+    names = names | files
+    argv = ["run", "--general", names["general"], "--env", f"{names['env']}:standard"]
+    return [*argv, "--algo", f"{names['algo']}:{algorithm}", *SMALL, f"--general.output_dir={folder}", *extra]
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """``weights(algorithm, extra)``: the policies' parameters after twelve steps; no pictures are drawn."""
+    monkeypatch.setattr(plots, "draw_run", lambda *_: None)
+
+    def train(algorithm: str, *extra: str) -> list[torch.Tensor]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        small = ["--algo.hidden_width=16"]
+        if "dqn" in algorithm:
+            small += ["--algo.start_learning=2", "--algo.replay_batch_size=8"]
+        assert main(command(algorithm, folder, *small, *extra)) == 0
+        (path,) = folder.rglob("checkpoint.pt")
+        state = torch.load(path, weights_only=True)["agent"]["policies"]
+        return [value for value in state.values() if isinstance(value, torch.Tensor)]
+
+    return train
+
+
+EFFECTS = [
+    ("tb", "--algo.learning_rate=0.01"),
+    ("tb", "--algo.log_z_learning_rate=0.01"),
+    ("tb", "--algo.backward_learning_rate=0.01"),
+    ("tb", "--algo.backward_learning_rate_decay=0.5"),
+    ("tb", "--algo.target_decay=0"),
+    ("soft_dqn", "--algo.target_decay=0"),
+    ("tb", "--algo.zero_initialisation=false"),
+    ("tb", "--algo.tied_trunk=false"),
+    ("tb", "--algo.update_order=forward_first"),
+    ("tb", "--algo.gradient_clipping=0.1"),
+    ("tb", "--algo.hidden_width=8"),
+    ("tb", "--algo.hidden_layers=3"),
+    ("tb", "--algo.backward_approach=naive"),
+    ("subtb", "--algo.subtb_lambda=0.5"),
+    ("soft_dqn", "--algo.huber_delta=0.1"),
+    ("soft_dqn", "--algo.start_learning=4"),
+    ("soft_dqn", "--algo.replay_capacity=16"),
+    ("soft_dqn", "--algo.replay_batch_size=16"),
+    ("soft_dqn", "--algo.replay_priority_exponent=1"),
+    ("soft_dqn", "--algo.replay_importance_exponent=1"),
+    ("munchausen_dqn", "--algo.m_alpha=0.5"),
+    ("munchausen_dqn", "--algo.m_l0=-0.01"),
+    ("tb", "--general.seed=4"),
+    ("tb", "--general.n_envs=4"),
+    ("tb", "--general.n_trajectories=80"),
+    ("tb", "--env.ndim=3"),
+    ("tb", "--env.height=5"),
+    ("tb", "--env.R0=0.1"),
+    ("tb", "--env.R1=1"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "change"), EFFECTS, ids=[" ".join(effect) for effect in EFFECTS])
+def test_every_field_that_trains_has_an_effect(algorithm, change, weights):
+    base, changed = weights(algorithm), weights(algorithm, change)
+    assert differ(base, changed)
+
+
+def test_the_modes_reward_has_an_effect(weights):
+    """A mode needs 0.3 < |s/(H-1) - 0.5| < 0.4: a 4x4 grid has none, an 8x8 grid does."""
+    assert differ(weights("tb", "--env.height=8"), weights("tb", "--env.height=8", "--env.R2=5"))
+
+
+def differ(base: list[torch.Tensor], changed: list[torch.Tensor]) -> bool:
+    return [w.shape for w in base] != [w.shape for w in changed] or not all(
+        torch.equal(a, b) for a, b in zip(base, changed, strict=True)
+    )
+
+
+WRONG_TYPES = [
+    ("algo", "algo", "learning_rate", "'fast'"),
+    ("algo", "algo", "tied_trunk", "0"),
+    ("env", "hypergrid", "height", "4.5"),
+    ("env", "hypergrid", "name", "3"),
+    ("general", "general", "tensorboard", "'yes'"),
+    ("general", "general", "n_envs", "True"),
+    ("general", "general", "output_dir", "7"),
+]
+
+
+@pytest.mark.parametrize(("section", "file", "field", "value"), WRONG_TYPES)
+def test_a_wrong_type_in_a_users_file_is_refused(section, file, field, value, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(
+        f"from ml_collections import ConfigDict\nfrom hypergrid.experiments.config import {file}\n"
+        f"def get_config(argument):\n    return ConfigDict({{**{file}.get_config(argument), '{field}': {value}}})\n"
+    )
+    named = str(own) if section != "general" else f"{own}:3"
+    argv = command("tb", tmp_path / "runs", **{section: named})
+    argv = [word for word in argv if not word.startswith(f"--{section}.{field}=")]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {section}.{field} is {value}")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_users_file_that_fails_in_several_lines_is_answered_in_one(tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text("def get_config(name):\n    raise ValueError('first\\nsecond')\n")
+    assert main(command("tb", tmp_path / "runs", algo=str(own))) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from hypergrid.agent import BalanceAgent
+
+    def interrupt(agent, batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BalanceAgent, "forward_loss", interrupt)
+    assert main(command("tb", tmp_path)) == 130
+    assert "--general.if_exists=resume" in capsys.readouterr().err
+    (meta,) = tmp_path.rglob("meta.json")
+    assert '"status": "interrupted"' in meta.read_text()
+
+
+def test_a_finished_run_ends_at_once_without_torchgfn(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "draw_run", lambda *_: None)
+    argv = command("tb", tmp_path, "--general.if_exists=resume")
+    assert main(argv) == 0
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
+    code = (
+        "import sys; from hypergrid.run_hypergrid_exp import main; status = main(sys.argv);"
+        "sys.exit(status or 3 * ('gfn' in sys.modules))"
+    )
+    env = os.environ | {"PYTHONPATH": str(SUITE.parent)}
+    done = subprocess.run([sys.executable, "-c", code, *argv[1:]], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()} == before
