@@ -3,6 +3,7 @@
 What the backward approaches differ in comes from their row of ``backward_loss.APPROACHES``; there is no other place.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class SamplingAgent:
         self.streams.load_state_dict(state["streams"])
 
 
-class LearningAgent(SamplingAgent):
+class LearningAgent(SamplingAgent, ABC):
     """Shared by all objectives: policies, the two optimisers, and the loss of P_B."""
 
     has_log_flow = False
@@ -234,9 +235,9 @@ class LearningAgent(SamplingAgent):
         error = abs(self.estimated_log_z() - self.environment.log_z)
         return {"pb_deviation": deviation.item(), **super().evaluate(step), "log_z_error": error}
 
+    @abstractmethod
     def estimated_log_z(self) -> float:
         """What the model holds for log Z, nats."""
-        raise NotImplementedError
 
     def _initial_state(self) -> Tensor:
         return torch.zeros(1, self.environment.ndim, dtype=torch.long, device=self.environment.device)
