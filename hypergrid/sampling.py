@@ -2,8 +2,9 @@
 
 At batch 16 a rollout in torch is all overhead (10 ms against 2 ms of arithmetic), so it is compiled: one trajectory
 after another, on the host, in the arrays of the network's weights. One step changes one coordinate, hence one row
-difference of the first layer is added to the running pre-activation, and only the active units of a ReLU layer
-enter the next product. On a GPU the weights (0.4 MB) are copied to the host once per batch.
+difference of the first layer is added to the running pre-activation; only the active units of a ReLU layer enter the
+next product; a state that the batch has met before keeps its logits. On a GPU the weights (0.4 MB) are copied to the
+host once per batch.
 """
 
 from typing import NamedTuple
@@ -90,29 +91,31 @@ def sample_trajectories(
     table, bias, head_weight, head_bias = _on_host(trunk.table, trunk.bias, head.weight, head.bias)
     # One (inputs, outputs) matrix and one bias per hidden layer after the first; none is an empty stack.
     width = len(bias)
-    weights, biases = np.empty((len(trunk.layers), width, width), table.dtype), np.empty((len(trunk.layers), width))
+    weights, biases = (np.empty((len(trunk.layers), *shape), table.dtype) for shape in ((width, width), (width,)))
     for layer, linear in enumerate(trunk.layers):
-        weights[layer], biases[layer] = linear.weight.t().cpu().numpy(), linear.bias.cpu().numpy()
+        weights[layer], biases[layer] = _on_host(linear.weight.t().contiguous(), linear.bias)
     capacity = n_trajectories * environment.max_length
-    state_index, actions, trajectory_index = (np.empty(capacity, np.int64) for _ in range(3))
-    n_transitions = _walk(
+    row, actions, trajectory_index = (np.empty(capacity, np.int64) for _ in range(3))
+    visited = np.empty(min(capacity, environment.n_states), np.int64)
+    n_transitions, n_visited = _walk(
         table,
         bias,
         weights,
-        biases.astype(table.dtype),
+        biases,
         head_weight,
         head_bias,
         coefficient,
         n_trajectories,
         environment.height,
         rng,
-        state_index,
+        np.empty((len(visited), len(head_bias)), table.dtype),
+        visited,
+        row,
         actions,
         trajectory_index,
     )
-    return _transitions(
-        state_index[:n_transitions], actions[:n_transitions], trajectory_index[:n_transitions], environment
-    )
+    taken = (array[:n_transitions] for array in (row, actions, trajectory_index))
+    return _transitions(visited[:n_visited], *taken, environment)
 
 
 def _on_host(*parameters: Tensor) -> list[np.ndarray]:
@@ -120,15 +123,18 @@ def _on_host(*parameters: Tensor) -> list[np.ndarray]:
 
 
 def _transitions(
-    state_index: np.ndarray, actions: np.ndarray, trajectory_index: np.ndarray, environment: GridEnvironment
+    visited: np.ndarray,
+    state_row: np.ndarray,
+    actions: np.ndarray,
+    trajectory_index: np.ndarray,
+    environment: GridEnvironment,
 ) -> Transitions:
-    """Flat transitions of (M,) state indices, actions and trajectory indices."""
+    """Flat transitions of the (U,) indices of the distinct states and (M,) rows, actions and trajectory indices."""
     is_stop = actions == environment.ndim
-    distinct, state_row = np.unique(state_index, return_inverse=True)
     next_row = np.where(is_stop, state_row, np.append(state_row[1:], 0))
     strides = environment.height ** np.arange(environment.ndim - 1, -1, -1)
-    visited = distinct[:, None] // strides % environment.height
-    arrays = (visited, state_row, next_row, actions, trajectory_index, is_stop)
+    coordinates = visited[:, None] // strides % environment.height
+    arrays = (coordinates, state_row, next_row, actions, trajectory_index, is_stop)
     return Transitions(*(torch.from_numpy(array).to(environment.device) for array in arrays))
 
 
@@ -144,17 +150,22 @@ def _walk(
     n_trajectories,
     height,
     rng,
-    states,
+    logits,
+    visited,
+    rows,
     actions,
     index,
 ):
-    """Write the transitions of n trajectories, one after another, into the last three arrays; return their number."""
-    n_actions, width = head_weight.shape
-    ndim = n_actions - 1
-    pre_activation, hidden, logits = np.empty_like(bias), np.empty_like(bias), np.empty_like(head_bias)
+    """Walk n trajectories, one after another; return the numbers of transitions and of distinct states.
+
+    Fills ``logits`` and ``visited`` per distinct state, and per transition the row of its state among them, its
+    action and its trajectory.
+    """
+    ndim = len(head_bias) - 1
+    pre_activation = np.empty_like(bias)
     coordinates = np.empty(ndim, np.int64)
-    zero = bias.dtype.type(0)
-    m = 0
+    slots = _empty_slots(len(visited))
+    m = n_visited = 0
     for trajectory in range(n_trajectories):
         coordinates[:] = 0
         pre_activation[:] = bias
@@ -162,23 +173,52 @@ def _walk(
             pre_activation += table[dimension * height]
         state, action = 0, -1
         while action != ndim:
-            hidden[:] = pre_activation
-            for layer in range(len(weights)):
-                hidden = _affine_of_relu(hidden, weights[layer], biases[layer])
-            for a in range(n_actions):
-                total = head_bias[a]
-                for unit in range(width):
-                    total += max(hidden[unit], zero) * head_weight[a, unit]
-                logits[a] = total
-            action = _draw(logits, coordinates, height, coefficient, rng)
-            states[m], actions[m], index[m] = state, action, trajectory
+            slot = _slot_of(state, slots, visited)
+            if slots[slot] < 0:
+                slots[slot], visited[n_visited] = n_visited, state
+                _write_logits(pre_activation, weights, biases, head_weight, head_bias, logits[n_visited])
+                n_visited += 1
+            action = _draw(logits[slots[slot]], coordinates, height, coefficient, rng)
+            rows[m], actions[m], index[m] = slots[slot], action, trajectory
             m += 1
             if action != ndim:
                 row = action * height + coordinates[action]
                 pre_activation += table[row + 1] - table[row]
                 coordinates[action] += 1
                 state += height ** (ndim - 1 - action)
-    return m
+    return m, n_visited
+
+
+@njit(cache=True)
+def _empty_slots(capacity):
+    """A hash table, open addressing, for ``capacity`` states: at most half full, its size a power of two."""
+    size = 2
+    while size < 2 * capacity:
+        size *= 2
+    return np.full(size, -1, np.int64)
+
+
+@njit(cache=True)
+def _slot_of(state, slots, visited):
+    """Where a state's row stands in the hash table, or has to be put."""
+    last = len(slots) - 1
+    slot = (state * 0x9E3779B1) & last
+    while slots[slot] >= 0 and visited[slots[slot]] != state:
+        slot = (slot + 1) & last
+    return slot
+
+
+@njit(cache=True, fastmath=FAST)
+def _write_logits(pre_activation, weights, biases, head_weight, head_bias, logits):
+    """Write the outputs of the network into ``logits``."""
+    hidden, zero = pre_activation, pre_activation.dtype.type(0)
+    for layer in range(len(weights)):
+        hidden = _affine_of_relu(hidden, weights[layer], biases[layer])
+    for a in range(len(logits)):
+        total = head_bias[a]
+        for unit in range(len(hidden)):
+            total += max(hidden[unit], zero) * head_weight[a, unit]
+        logits[a] = total
 
 
 @njit(cache=True, fastmath=FAST)
