@@ -122,8 +122,8 @@ class QAgent(LearningAgent):
         hidden = None
         if self.approach.forward_gradient_reaches_backward and self.policies.tied:
             hidden = self.policies.trunk(next_states)
-        log_pb = self.scored_log_pb(next_states, hidden)
-        log_pb = log_pb.gather(1, actions.clamp(max=self.environment.ndim - 1).unsqueeze(1)).squeeze(1)
+        log_pb = torch.nn.functional.pad(self.scored_log_pb(next_states, hidden), (0, 1))  # 0 on stops
+        log_pb = log_pb.gather(1, actions.unsqueeze(1)).squeeze(1)
         with torch.no_grad():
             target_values = self._target_q(torch.cat([states, next_states]))
             values, next_values = target_values.chunk(2)

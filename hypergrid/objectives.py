@@ -6,10 +6,12 @@
     SoftDQN               Q(s,a) - [log P_B(s|s') + V(s')],  V = log sum exp Q               (Tiapkin et al. 2024)
     MunchausenDQN         SoftDQN + alpha max(log pi(a|s), l_0), coefficient c = 1/(1-alpha)    (Vieillard et al. 2020)
 
-with F(s') = R(x), V(s') = log R(x) and log P_B = 0 on the transition that stops in x. Conventions: M transitions of
-N trajectories lie flat, trajectory after trajectory, each in order of time and ended by its stop; everything is in
-nats; ``log_pb`` is log P_B(s_t | s_{t+1}); no division by length here. All residuals are 0 at the exact solution,
-for any P_B: with P_F(s'|s) = F(s') P_B(s|s') / F(s) and Q = V + c log P_F.
+with F(s') = R(x) and V(s') = log R(x) on the transition that ends a trajectory in x. Where that transition is a stop
+action, which leaves the state as it is, its log P_B is 0; where it is the last of a fixed number of moves, it has a
+log P_B like any other. Conventions: M transitions of N trajectories lie flat, trajectory after trajectory, each in
+order of time; everything is in nats; ``log_pb`` is log P_B(s_t | s_{t+1}); no division by length here. All residuals
+are 0 at the exact solution, for any P_B: with P_F(s'|s) = F(s') P_B(s|s') / F(s) and Q = V + c log P_F.
+This file is the same, byte for byte, in every suite.
 """
 
 import torch
@@ -32,7 +34,7 @@ def trajectory_balance(
 
 
 def detailed_balance(
-    log_pf: Tensor, log_pb: Tensor, log_flow: Tensor, log_reward: Tensor, trajectory_index: Tensor, is_stop: Tensor
+    log_pf: Tensor, log_pb: Tensor, log_flow: Tensor, log_reward: Tensor, trajectory_index: Tensor, is_last: Tensor
 ) -> Tensor:
     """(M,) residuals of DetailedBalance (Bengio et al. 2023, section 3.2).
 
@@ -41,9 +43,9 @@ def detailed_balance(
         log_flow: (M,) log F of the state that each transition leaves.
         log_reward: (N,).
         trajectory_index: (M,).
-        is_stop: (M,) boolean.
+        is_last: (M,) boolean, the transitions that end a trajectory.
     """
-    log_flow_next = torch.where(is_stop, log_reward[trajectory_index], log_flow.roll(-1))
+    log_flow_next = torch.where(is_last, log_reward[trajectory_index], log_flow.roll(-1))
     return log_flow + log_pf - log_flow_next - log_pb
 
 
@@ -53,7 +55,7 @@ def sub_trajectory_balance(
     log_flow: Tensor,
     log_reward: Tensor,
     trajectory_index: Tensor,
-    is_stop: Tensor,
+    is_last: Tensor,
     subtb_lambda: float,
 ) -> Tensor:
     """(N,) losses of SubTrajectoryBalance, geometric weights within each trajectory (Madan et al. 2023).
@@ -69,7 +71,7 @@ def sub_trajectory_balance(
         log_pf, log_pb, log_flow: (M,).
         log_reward: (N,).
         trajectory_index: (M,).
-        is_stop: (M,) boolean.
+        is_last: (M,) boolean, the transitions that end a trajectory.
         subtb_lambda: weight per transition of a sub-trajectory's length, positive.
     """
     n_trajectories = len(log_reward)
@@ -103,7 +105,7 @@ def dqn_target(
     log_pb: Tensor,
     next_value: Tensor,
     log_reward: Tensor,
-    is_stop: Tensor,
+    is_last: Tensor,
     target_log_policy: Tensor,
     m_alpha: float,
     m_l0: float,
@@ -111,13 +113,13 @@ def dqn_target(
     """(M,) regression targets of Q(s, a) for MunchausenDQN; m_alpha 0 is SoftDQN (Tiapkin et al. 2024).
 
     Args:
-        log_pb: (M,) log P_B(s|s'), the reward of a transition that does not stop.
-        next_value: (M,) V(s') of the target network; ignored where ``is_stop``.
-        log_reward: (M,) log R(s), the reward of a stop; ignored elsewhere.
-        is_stop: (M,) boolean.
+        log_pb: (M,) log P_B(s|s'), the reward of a transition; 0 on stops.
+        next_value: (M,) V(s') of the target network; ignored where ``is_last``.
+        log_reward: (M,) log R(x) of the transitions that end in x; ignored elsewhere.
+        is_last: (M,) boolean.
         target_log_policy: (M,) log pi(a|s) of the target network's policy.
         m_alpha: Munchausen coefficient, in [0, 1).
         m_l0: floor of c * log pi, in nats.
     """
     bonus = m_alpha * (entropy_coefficient(m_alpha) * target_log_policy).clamp(min=m_l0)
-    return torch.where(is_stop, log_reward, log_pb + next_value) + bonus
+    return log_pb + torch.where(is_last, log_reward, next_value) + bonus

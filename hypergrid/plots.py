@@ -12,21 +12,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from hypergrid.colours import COLOURS
 from hypergrid.experiment import ExperimentError, read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-# Okabe and Ito's colour-blind safe palette; an approach has one colour in every figure.
-COLOURS = {
-    "tlm": "#D55E00",
-    "uniform": "#0072B2",
-    "naive": "#009E73",
-    "maxent": "#CC79A7",
-    "pessimistic": "#E69F00",
-    None: "#56B4E9",
-}
 FLOOR_STYLE = {"color": "black", "linestyle": "--", "linewidth": 1}
 CURVES = (
     ("l1_dist", "l1_dist: mean over states of |empirical - true|", "log"),

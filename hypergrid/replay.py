@@ -3,6 +3,7 @@
 A transition's priority is (|temporal-difference error| + 1e-8)^alpha; a new one gets the largest seen, so that
 everything is replayed at least once in expectation. What is stored are states and actions: rewards and log P_B
 are recomputed when a transition is drawn, so that nothing in the buffer can go stale.
+This file is the same, byte for byte, in every suite.
 """
 
 from typing import Any

@@ -160,7 +160,7 @@ def test_q_target_follows_its_inputs(solved, m_alpha):
     environment, batch, solution = solved
     q = q_values(solution, objectives.entropy_coefficient(m_alpha))
     log_pb = taken_log_pb(solution.log_pb, batch)
-    residual = dqn_residual(environment, batch, solution, q, m_alpha, log_pb + 0.1)
+    residual = dqn_residual(environment, batch, solution, q, m_alpha, log_pb + torch.where(batch.is_stop, 0.0, 0.1))
     torch.testing.assert_close(residual, torch.where(batch.is_stop, 0.0, -0.1), atol=1e-12, rtol=0)
     environment.log_rewards = environment.log_rewards + 0.1
     residual = dqn_residual(environment, batch, solution, q, m_alpha)
@@ -171,12 +171,12 @@ def test_munchausen_bonus_by_hand():
     """alpha * max(c * log pi, l0): the floor applies to the scaled log policy, before alpha multiplies it."""
     log_policy = torch.tensor([-1.0, -50.0])
     target = objectives.dqn_target(
-        torch.tensor([-0.5, -0.5]), torch.tensor([2.0, 2.0]), torch.tensor([7.0, 7.0]), torch.tensor([False, True]),
+        torch.tensor([-0.5, 0.0]), torch.tensor([2.0, 2.0]), torch.tensor([7.0, 7.0]), torch.tensor([False, True]),
         log_policy, m_alpha=0.2, m_l0=-10.0,
     )  # fmt: skip
     assert target.tolist() == pytest.approx([-0.5 + 2.0 + 0.2 * (-1.0 / 0.8), 7.0 + 0.2 * -10.0])
     soft = objectives.dqn_target(
-        torch.tensor([-0.5, -0.5]), torch.tensor([2.0, 2.0]), torch.tensor([7.0, 7.0]), torch.tensor([False, True]),
+        torch.tensor([-0.5, 0.0]), torch.tensor([2.0, 2.0]), torch.tensor([7.0, 7.0]), torch.tensor([False, True]),
         log_policy, m_alpha=0.0, m_l0=-10.0,
     )  # fmt: skip
     assert soft.tolist() == pytest.approx([1.5, 7.0])
