@@ -1,0 +1,1 @@
+"""Bit-sequence experiments: five objectives, five backward approaches (Gritsaev et al. 2025)."""

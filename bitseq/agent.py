@@ -1,0 +1,180 @@
+"""The agents of the bit strings: what ``algorithm.train_step`` calls, one class per kind of objective.
+
+``BalanceAgent`` trains with TrajectoryBalance, DetailedBalance or SubTrajectoryBalance on the current batch, ``QAgent``
+with SoftDQN or MunchausenDQN on replayed transitions.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor
+
+from bitseq import objectives
+from bitseq.environment import StringEnvironment
+from bitseq.learning import LearningAgent
+from bitseq.policies import ActionLogits, forward_logits, frozen_copy
+from bitseq.randomness import Streams
+from bitseq.replay import PrioritisedReplay
+from bitseq.sampling import Transitions
+
+COLUMNS = (
+    "modes_found",
+    "mean_reward",
+    "mean_log_reward",
+    "reward_correlation",
+    "reward_correlation_uniform",
+    "exact_total_variation",
+    "exact_kl",
+)
+
+
+class BalanceAgent(LearningAgent):
+    """TrajectoryBalance, DetailedBalance and SubTrajectoryBalance, on the current batch, divided by the length."""
+
+    def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
+        self.has_log_z = config.objective == "tb"
+        self.has_log_flow = not self.has_log_z
+        self._loss = {"tb": self._tb, "db": self._db, "subtb": self._subtb}[config.objective]
+        super().__init__(config, environment, streams)
+
+    def forward_loss(self, batch: Transitions) -> Tensor:
+        """The objective's mean loss over the current batch, divided by the length of a trajectory."""
+        shares_features = self.approach.scored in ("online", "online_detached")
+        features = self.policies.trunk(batch.visited if shares_features else batch.states)
+        hidden = features[: len(batch.actions)]
+        log_pf = self.policies.forward_logits(batch.states, hidden).log_prob(batch.actions)
+        next_hidden = features[batch.next_row, :1] if shares_features else None
+        log_pb = self.scored_log_pb(batch.next_states, batch.actions, next_hidden)
+        log_reward = self.environment.log_reward(batch.terminal_states)
+        return self._loss(batch, hidden, log_pf, log_pb, log_reward) / self.environment.length
+
+    def _tb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+        residual = objectives.trajectory_balance(
+            log_pf, log_pb, self.policies.log_z, log_reward, batch.trajectory_index
+        )
+        return residual.square().mean()
+
+    def _db(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+        log_flow = self.policies.log_flow(hidden)
+        residual = objectives.detailed_balance(
+            log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, batch.is_last
+        )
+        return residual.square().sum() / batch.n_trajectories
+
+    def _subtb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
+        log_flow = self.policies.log_flow(hidden)
+        return objectives.sub_trajectory_balance(
+            log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, batch.is_last, self.config.subtb_lambda
+        ).mean()
+
+
+class QAgent(LearningAgent):
+    """SoftDQN and MunchausenDQN: Q-learning from prioritised replay, P_F = softmax(Q / c)."""
+
+    def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
+        self.coefficient = objectives.entropy_coefficient(config.m_alpha)
+        super().__init__(config, environment, streams)
+        self.q_target = (frozen_copy(self.policies.trunk), frozen_copy(self.policies.forward_head))
+        self._n_sampled = 0
+        self._replay = PrioritisedReplay(
+            config.replay_capacity,
+            environment.length,
+            priority_exponent=config.replay_priority_exponent,
+            importance_exponent=config.replay_importance_exponent,
+        )
+
+    @property
+    def learning(self) -> bool:
+        """Learning starts after ``start_learning`` iterations of sampling."""
+        return self._n_sampled > self.config.start_learning
+
+    def sample(self) -> Transitions:
+        """A batch of the current P_F, pushed into the replay buffer."""
+        batch = super().sample()
+        self._replay.push(batch.states.cpu().numpy(), batch.actions.cpu().numpy())
+        self._n_sampled += 1
+        return batch
+
+    def forward_loss(self, batch: Transitions) -> Tensor | None:
+        """Huber loss of Q on replayed transitions, whose priorities it updates; log P_B is computed afresh.
+
+        Transitions that complete a string count ``leaf_coeff`` times.
+        """
+        if not self.learning:
+            return None
+        drawn = self._replay.draw(self.config.replay_batch_size, self.streams.replay)
+        positions, (states, actions, importance) = drawn[0], (self._to_device(array) for array in drawn[1:])
+        q_value = self.policies.forward_logits(states, self.policies.trunk(states)).of(actions)
+        is_last = self.environment.forward_mask(states).sum(-1) == 1
+        target = self._target(states, actions, is_last)
+        self._replay.update(positions, (q_value - target).detach().cpu().numpy())
+        loss = torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.config.huber_delta)
+        return (loss * importance * torch.where(is_last, self.config.leaf_coeff, 1.0)).mean()
+
+    def _target(self, states: Tensor, actions: Tensor, is_last: Tensor) -> Tensor:
+        next_states = self.environment.step(states, actions)
+        log_pb = self.scored_log_pb(next_states, actions)
+        with torch.no_grad():
+            log_policy = self._target_logits(states).over(self.coefficient).log_prob(actions)
+            next_value = self.coefficient * self._target_logits(next_states).over(self.coefficient).logsumexp()
+            # Of strings that are not complete yet this is no reward, and is not used.
+            log_reward = self.environment.log_reward(next_states)
+        return objectives.dqn_target(
+            log_pb, next_value, log_reward, is_last, log_policy, self.config.m_alpha, self.config.m_l0
+        )
+
+    def _target_logits(self, states: Tensor) -> ActionLogits:
+        trunk, head = self.q_target
+        return forward_logits(head, states, trunk(states), self.environment.empty)
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        dtype = torch.long if array.dtype.kind == "i" else torch.get_default_dtype()
+        return torch.from_numpy(array).to(device=self.environment.device, dtype=dtype)
+
+    @property
+    def _targets_are_due(self) -> bool:
+        return self._n_sampled % self.config.update_target_every == 0
+
+    def update_backward_target(self) -> None:
+        """A copy of P_B into its target, every ``update_target_every`` steps."""
+        if self._targets_are_due:
+            self.policies.update_backward_target(0.0)
+
+    def update_q_target(self) -> None:
+        """A copy of Q into its target, every ``update_target_every`` steps."""
+        if self._targets_are_due:
+            for target, online in zip(self.q_target, (self.policies.trunk, self.policies.forward_head), strict=True):
+                target.load_state_dict(online.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs."""
+        return super().state_dict() | {
+            "q_target": [module.state_dict() for module in self.q_target],
+            "replay": self._replay.state_dict(),
+            "n_sampled": self._n_sampled,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        for module, saved in zip(self.q_target, state["q_target"], strict=True):
+            module.load_state_dict(saved)
+        self._replay.load_state_dict(state["replay"])
+        self._n_sampled = state["n_sampled"]
+
+
+AGENTS: dict[str, type[LearningAgent]] = {
+    "tb": BalanceAgent,
+    "db": BalanceAgent,
+    "subtb": BalanceAgent,
+    "soft_dqn": QAgent,
+    "munchausen_dqn": QAgent,
+}
+
+
+def make_agent(config: ConfigDict) -> LearningAgent:
+    """The agent of a checked configuration, on a fresh environment with the seed's streams."""
+    environment = StringEnvironment(config.n, config.k, config.M_size, config.reward_exponent, config.device)
+    return AGENTS[config.objective](config, environment, Streams.from_seed(config.seed))

@@ -1,0 +1,81 @@
+"""One bit-sequence run: train an objective with a backward approach, evaluate it, draw it.
+
+python bitseq/run.py --objective db --learning_rate 0.002 --backward_approach tlm
+"""
+
+import sys
+from pathlib import Path
+
+from bitseq import settings
+from bitseq.experiment import ExperimentError, Run
+
+
+def main(argv: list[str]) -> int:
+    """Run the arguments ``argv``, without the program's name; returns the exit status."""
+    try:
+        run_experiment(argv)
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: go on with --if_exists resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_experiment(argv: list[str]) -> None:
+    """Parse, train and draw one run.
+
+    Raises:
+        ExperimentError: the run cannot start, or cannot go on.
+    """
+    config = settings.parse(argv)
+    run = Run(
+        settings.run_directory(config),
+        config.to_dict(),
+        if_exists=config.if_exists,
+        flag="--if_exists",
+        suite=Path(__file__).resolve().parent,
+        free=settings.FREE_OPTIONS,
+    )
+    if run.done:
+        print(f"{run.directory} is done")
+        return
+    # Seconds to import: what can be answered without them is answered before.
+    import torch
+
+    from bitseq.agent import COLUMNS, make_agent
+    from bitseq.algorithm import train
+    from bitseq.plots import draw_run
+    from bitseq.tracking import Tracker
+
+    torch.set_num_threads(config.threads)
+    agent = make_agent(config)
+    with run.recorded(COLUMNS):
+        first = run.restore(agent)
+        tracker = Tracker(
+            run.name,
+            n_steps=agent.n_steps,
+            first_step=first,
+            main_metric="modes_found",
+            directory=run.directory,
+            config=run.config,
+            tensorboard=config.tensorboard,
+            wandb_project=config.wandb,
+        )
+        with tracker:
+            train(
+                agent,
+                run,
+                tracker,
+                first_step=first,
+                n_steps=agent.n_steps,
+                validation_interval=config.validate_every,
+                checkpoint_interval=config.checkpoint_every,
+            )
+        draw_run(run.directory, agent)
+    print(run.directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
