@@ -19,7 +19,7 @@ from bitseq.environment import StringEnvironment
 from bitseq.policies import FixedBackward, LearnedBackward, Policies
 from bitseq.sampling import draw, taken_log_pb
 
-CHUNK = 1024  # states in one network pass: their logits (16 MB) fit a core's share of cache and more gains nothing
+CHUNK = 256  # states in one network pass: what it computes stays in a core's cache
 MAX_EXACT_STATES = 20_000
 
 
@@ -123,10 +123,11 @@ def estimated_log_prob(
             draws = torch.from_numpy(rng.random((environment.length, len(states)))).to(states.device)
             hidden = policies.trunk(states) if isinstance(backward, LearnedBackward) else None
             log_ratio = torch.zeros(len(states), device=states.device)
-            for uniform in draws:
+            for left, uniform in zip(reversed(range(environment.length)), draws, strict=True):
                 log_pb = backward.log_probs(states, hidden)
                 states, actions = environment.backward_step(states, draw(log_pb.exp().double(), uniform))
-                hidden = policies.trunk(states)
+                # All end in s_0, which needs one pass.
+                hidden = policies.trunk(states if left else states[:1]).expand(len(states), -1, -1)
                 log_pf = policies.forward_logits(states, hidden).over(coefficient).log_prob(actions)
                 log_ratio += log_pf - taken_log_pb(log_pb, actions, environment.n_words)
             log_ratios.append(log_ratio)

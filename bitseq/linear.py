@@ -1,9 +1,9 @@
 """A dense layer by whichever of torch's two matrix libraries is the faster one here.
 
 torch multiplies float32 matrices on the CPU by MKL, which uses AVX2 at most on processors that are not Intel's;
-oneDNN, which torch carries too, uses AVX-512 on any that has it. On an AMD Zen 5 core the product of 500x256 and
-256x256 takes 250 us instead of 550, and these products are most of a training step. Elsewhere this is ``nn.Linear``.
-This file is the same, byte for byte, in every suite.
+oneDNN, which torch carries too, uses AVX-512 on any that has it. On an AMD Zen 5 core the product of 4096x64 and
+64x192 takes 0.41 ms instead of 0.87. Elsewhere this is ``nn.Linear``. oneDNN compiles a kernel for every new shape, so
+this pays where shapes recur: not for products whose number of rows changes from call to call.
 """
 
 import functools

@@ -1,9 +1,10 @@
 """The results section of the READMEs, from the committed CSV.
 
-    python -m hypergrid.report [--check]
+    python -m <suite>.report [--check]
 
-Rewrites what stands between the two results markers in the suite's README.md and, where it is checked out beside it,
+Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it,
 the repository's. ``--check`` writes nothing and fails if a section is not what the CSV says.
+This file is the same, byte for byte, in every suite.
 """
 
 import argparse
@@ -14,8 +15,14 @@ import pandas as pd
 
 SUITE = Path(__file__).resolve().parent
 RESULTS = SUITE / "results" / "evidence.csv"
-BEGIN, END = "<!-- results: python -m hypergrid.report -->", "<!-- end of results -->"
+BEGIN, END = f"<!-- results: python -m {SUITE.name}.report -->", "<!-- end of results -->"
+# Shown where a suite has them, in this order.
 SHOWN = {
+    "modes_found": ("modes found", "{:.0f}"),
+    "reward_correlation": ("reward correlation", "{:.3f}"),
+    "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
+    "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
+    "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),
     "exact_l1_dist": ("exact l1_dist", "{:.2e}"),
     "l1_dist": ("empirical l1_dist", "{:.2e}"),
@@ -27,13 +34,15 @@ SHOWN = {
 
 def table(results: pd.DataFrame) -> str:
     """The last row of every run as a Markdown table."""
-    last = results.sort_values("step").groupby(["environment", "objective", "approach", "seed"], as_index=False).last()
+    run = ["environment", "objective", "approach", "learning_rate", "seed"]
+    last = results.sort_values("step").groupby(run, as_index=False).last()
     last["wall_s"] /= 60
-    heads = ["environment", "objective", "P_B", "seed", "trajectories", *(title for title, _ in SHOWN.values())]
+    shown = {column: SHOWN[column] for column in SHOWN if column in last and last[column].notna().any()}
+    heads = ["environment", "objective", "P_B", "seed", "trajectories", *(title for title, _ in shown.values())]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for _, row in last.iterrows():
         cells = [row["environment"], row["objective"], row["approach"], f"{row['seed']}", f"{row['trajectories']:,}"]
-        cells += [form.format(row[column]) for column, (_, form) in SHOWN.items()]
+        cells += [form.format(row[column]) for column, (_, form) in shown.items()]
         lines.append("| " + " | ".join(cells) + " |")
     versions = ", ".join(sorted(results["code_version"].unique()))
     return "\n".join([*lines, "", f"Code version {versions}; `{RESULTS.relative_to(SUITE.parent)}`."])
@@ -50,7 +59,7 @@ def replaced(page: str, section: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hypergrid.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSV says")
     arguments = parser.parse_args(argv)
     section, stale = table(pd.read_csv(RESULTS)), []
@@ -64,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             if not arguments.check:
                 page.write_text(new)
     if arguments.check and stale:
-        print(f"error: stale results in {', '.join(stale)}: run python -m hypergrid.report", file=sys.stderr)
+        print(f"error: stale results in {', '.join(stale)}: run python -m {SUITE.name}.report", file=sys.stderr)
         return 1
     return 0
 

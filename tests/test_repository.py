@@ -1,6 +1,7 @@
 """The house rules: the copies are copies, the suites are independent, the pins agree, the pages say what is true."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("colours", "collect", "launch", "claims")
+COPIES += ("colours", "collect", "report", "launch", "claims")
 COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
@@ -161,7 +162,7 @@ def test_the_pages_keep_their_promises():
             assert (ROOT / suite / target).exists(), target
 
 
-def test_the_results_of_the_pages_are_what_the_csv_says():
-    from hypergrid.report import main
-
-    assert main(["--check"]) == 0
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_results_of_the_pages_are_what_the_csv_says(suite):
+    report = importlib.import_module(f"{suite}.report")
+    assert report.main(["--check"]) == 0

@@ -1,0 +1,151 @@
+"""Iterations per second of every objective x {uniform, tlm}, and where an iteration's time goes, in one run.
+
+    python -m bitseq.benchmark [--rounds 5] [--seconds 1] [--objectives tb db ...]
+
+Every contender trains on the default strings (n 120, k 8), batch 16, one thread. Contenders take turns, round after
+round, so that a slow spell of the machine hits all of them; medians over rounds are printed. Metrics are what a row of
+metrics.csv costs, spread over the steps between two rows; the reward correlation has a table of its own.
+
+The limit is the time that the matrix products of Algorithm 1 alone would take at the speed of one large product,
+measured in the same run: a rollout and a target are one pass over their states, a gradient three.
+"""
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from bitseq import settings
+from bitseq.agent import QAgent, make_agent
+from bitseq.algorithm import train_step
+from bitseq.evaluation import estimated_log_prob
+from bitseq.learning import LearningAgent
+
+APPROACHES = ("uniform", "tlm")
+WARMUP = 10  # steps before measuring; learning of the DQN objectives has started by then
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print two Markdown tables."""
+    parser = argparse.ArgumentParser(prog="python -m bitseq.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn (1)")
+    parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    print("| objective | P_B | iterations/s | of the limit | rollout | losses | updates | metrics (ms) |")
+    print("|---|---|---|---|---|---|---|---|")
+    for objective in arguments.objectives:
+        measure(objective, arguments.rounds, arguments.seconds)
+    print("\n| P_B of the trajectories | one reward correlation (s) |\n|---|---|")
+    for approach in APPROACHES:
+        print(f"| {approach} | {correlation_seconds(warm_agent('db', approach)):.0f} |")
+
+
+def measure(objective: str, rounds: int, seconds: float) -> None:
+    """Print the rows of one objective."""
+    contenders = {approach: warm_agent(objective, approach) for approach in APPROACHES}
+    watches = {approach: Stopwatch(agent) for approach, agent in contenders.items()}
+    turns: dict[str, list[Counter]] = {approach: [] for approach in contenders}
+    speeds = []
+    for _ in range(rounds):
+        speeds.append(product_speed())
+        for approach, agent in contenders.items():
+            turns[approach].append(turn(agent, watches[approach], seconds))
+    for approach, agent in contenders.items():
+        part = {name: statistics.median(t[name] for t in turns[approach]) for name in turns[approach][0]}
+        limit = operations(agent) / statistics.median(speeds)
+        cells = [f"{1 / part['step']:.1f}", f"{100 * limit / part['step']:.0f}%"]
+        cells += [f"{1e3 * part[name]:.1f}" for name in ("rollout", "losses", "updates", "metrics")]
+        print(f"| {objective} | {approach} | {' | '.join(cells)} |", flush=True)
+    print(f"<!-- {objective}: large product at {statistics.median(speeds) / 1e9:.0f} GFLOP/s -->", flush=True)
+
+
+def warm_agent(objective: str, approach: str) -> LearningAgent:
+    """A default agent of seed 1 after some iterations."""
+    argv = ["--objective", objective, "--backward_approach", approach, "--device", "cpu"]
+    argv += ["--start_learning", "1"] if objective in settings.DQN else []
+    agent = make_agent(settings.parse(argv))
+    for _ in range(WARMUP):
+        train_step(agent)
+    return agent
+
+
+class Stopwatch:
+    """Seconds spent in an agent's rollouts and losses, by wrapping these methods."""
+
+    def __init__(self, agent: LearningAgent) -> None:
+        self.seconds: Counter = Counter()
+        for method, part in (("sample", "rollout"), ("backward_loss", "losses"), ("forward_loss", "losses")):
+            setattr(agent, method, self._timed(getattr(agent, method), part))
+
+    def _timed(self, function: Callable, part: str) -> Callable:
+        def timed(*arguments):
+            start = time.perf_counter()
+            result = function(*arguments)
+            self.seconds[part] += time.perf_counter() - start
+            return result
+
+        return timed
+
+
+def turn(agent: LearningAgent, watch: Stopwatch, seconds: float) -> Counter:
+    """Seconds per iteration over one turn: the step, its parts, and its share of the metrics."""
+    watch.seconds.clear()
+    iterations, start = 0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < seconds:
+        train_step(agent)
+        iterations += 1
+    parts = Counter({name: value / iterations for name, value in watch.seconds.items()})
+    parts["updates"] = taken / iterations - parts.total()
+    start = time.perf_counter()
+    agent.evaluate(agent.config.validate_every)  # a step at which no correlation is due
+    parts["metrics"] = (time.perf_counter() - start) / agent.config.validate_every
+    parts["step"] = taken / iterations + parts["metrics"]
+    return parts
+
+
+def correlation_seconds(agent: LearningAgent, strings: int = 1440) -> float:
+    """Seconds of one reward correlation with the default rounds, from a share of the test strings and one round."""
+    states = agent.environment.test_states
+    start = time.perf_counter()
+    estimated_log_prob(
+        states[:strings],
+        agent.policies,
+        agent.policies.backward,
+        agent.environment,
+        agent.streams.evaluation,
+        rounds=1,
+    )
+    return (time.perf_counter() - start) * agent.config.corr_num_rounds * len(states) / strings
+
+
+def operations(agent: LearningAgent) -> float:
+    """Floating-point operations of the matrix products of one iteration (see the module's docstring)."""
+    config, length = agent.config, agent.environment.length
+    tokens = length + 1
+    layer = tokens * (8 * config.width**2 + 4 * config.width * config.ff_width) + 4 * tokens**2 * config.width
+    trunk = config.n_layers * layer
+    forward = trunk + 2 * config.width * agent.environment.n_words * (length + 1) / 2  # words of the empty positions
+    transitions = config.batch_size * length
+    learns_backward = agent.backward_learner is not None
+    total = transitions * (forward + 3 * trunk * learns_backward)
+    if isinstance(agent, QAgent):
+        return total + config.replay_batch_size * (5 * forward + trunk * learns_backward)
+    return total + transitions * (3 * forward + trunk * learns_backward)
+
+
+def product_speed() -> float:
+    """Operations per second of one large float32 product, by torch's default library."""
+    left, right = torch.randn(2048, 256), torch.randn(256, 256)
+    start = time.perf_counter()
+    for _ in range(10):
+        left @ right
+    return 10 * 2 * 2048 * 256**2 / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
