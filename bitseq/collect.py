@@ -81,16 +81,21 @@ def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> Non
 
 
 def rows_of(run: Path, config: dict[str, Any], suite: str) -> list[dict[str, Any]]:
-    """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run."""
+    """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run.
+
+    A row with rarer metrics than most takes the place of its nearest neighbour.
+    """
     meta = json.loads((run / "meta.json").read_text())
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return []
-    # Counted from the end, so that the last row and the sparse metrics that come with round steps stay.
-    kept = np.unique(np.linspace(len(rows) - 1, 0, min(len(rows), MAX_POINTS)).round().astype(int))
+    kept = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int)
+    filled = np.array([sum(value != "" for value in row.values()) for row in rows])
+    for rich in np.flatnonzero(filled > np.median(filled)):
+        kept[np.abs(kept - rich).argmin()] = rich
     common = {"suite": suite, **identity(config)}
-    return [common | rows[i] | {"code_version": meta["code_version"]} for i in kept]
+    return [common | rows[i] | {"code_version": meta["code_version"]} for i in np.unique(kept)]
 
 
 def collect(paths: list[Path], out: Path, varying: list[str], suite: str) -> int:
