@@ -5,17 +5,26 @@ checks and the configuration are made from it.
 """
 
 import argparse
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from bitseq import options
 from bitseq.backward_loss import APPROACHES
 from bitseq.environment import BLOCK_LENGTH, BLOCKS
 from bitseq.experiment import IF_EXISTS, ExperimentError
+from bitseq.options import (
+    ANY,
+    FOLDER,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Option,
+    at_least,
+    one_of,
+    within,
+)
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
@@ -27,74 +36,35 @@ FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_e
 # Options that do not name a run folder by their difference from the default.
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "objective", "backward_approach", "n", "k")
 
-Check = tuple[Callable[[Any], bool], str]
-
-
-def _at_least(low: float) -> Check:
-    return (lambda value: math.isfinite(value) and value >= low), f"at least {low:g}"
-
-
-def _above(low: float) -> Check:
-    return (lambda value: math.isfinite(value) and value > low), f"greater than {low:g}"
-
-
-def _within(low: float, high: float) -> Check:
-    return (lambda value: low <= value <= high), f"between {low:g} and {high:g}"
-
-
-def _one_of(*choices: str) -> Check:
-    return (lambda value: value in choices), "one of " + ", ".join(choices)
-
-
-POSITIVE, NOT_NEGATIVE, FRACTION = _above(0), _at_least(0), (lambda value: 0 <= value < 1, "at least 0 and less than 1")
-ANY: Check = (lambda value: True, "anything")
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of the command line, and one field of the configuration.
-
-    ``objectives`` names those that have it; ``default`` None is resolved by ``_resolve``.
-    """
-
-    name: str
-    kind: type
-    default: Any
-    check: Check
-    help: str
-    objectives: tuple[str, ...] = OBJECTIVES
-    aliases: tuple[str, ...] = ()
-
-
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "experiment": (
-        Option("objective", str, "tb", _one_of(*OBJECTIVES, *OBJECTIVE_ALIASES), "loss of P_F; dqn: munchausen_dqn"),
-        Option("backward_approach", str, "tlm", _one_of(*APPROACHES), "P_B and what trains it"),
-        Option("seed", int, 1, _at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
-        Option("num_iterations", int, 50_000, _at_least(1), "gradient steps"),
-        Option("batch_size", int, 16, _within(1, 1e5), "trajectories per step"),
+        Option("objective", str, "tb", one_of(*OBJECTIVES, *OBJECTIVE_ALIASES), "loss of P_F; dqn: munchausen_dqn"),
+        Option("backward_approach", str, "tlm", one_of(*APPROACHES), "P_B and what trains it"),
+        Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
+        Option("num_iterations", int, 50_000, at_least(1), "gradient steps"),
+        Option("batch_size", int, 16, within(1, 1e5), "trajectories per step"),
     ),
     "strings": (
-        Option("n", int, 120, _within(1, 1e5), "bits of a string, a multiple of k and of 8"),
-        Option("k", int, 8, _within(1, 30), "bits of a word"),
-        Option("M_size", int, 60, _within(1, 1e5), "number of modes"),
+        Option("n", int, 120, within(1, 1e5), "bits of a string, a multiple of k and of 8"),
+        Option("k", int, 8, within(1, 30), "bits of a word"),
+        Option("M_size", int, 60, within(1, 1e5), "number of modes"),
         Option("mode_threshold", int, 30, NOT_NEGATIVE, "Hamming distance within which a mode is found, bits"),
         Option("reward_exponent", float, 2.0, POSITIVE, "log R = - this * distance to the nearest mode"),
     ),
     "policies": (
-        Option("width", int, 64, _within(1, 1e4), "features of a token"),
-        Option("n_layers", int, 3, _within(1, 1e3), "encoder layers"),
-        Option("n_heads", int, 8, _at_least(1), "attention heads, a divisor of the width"),
-        Option("ff_width", int, 64, _within(1, 1e5), "hidden units of a feed-forward layer"),
+        Option("width", int, 64, within(1, 1e4), "features of a token"),
+        Option("n_layers", int, 3, within(1, 1e3), "encoder layers"),
+        Option("n_heads", int, 8, at_least(1), "attention heads, a divisor of the width"),
+        Option("ff_width", int, 64, within(1, 1e5), "hidden units of a feed-forward layer"),
         Option("dropout", float, 0.1, FRACTION, "in training; never in targets and evaluation"),
-        Option("rand_action_prob", float, 0.001, _within(0, 1), "share of uniformly random actions in training"),
+        Option("rand_action_prob", float, 0.001, within(0, 1), "share of uniformly random actions in training"),
     ),
     "learning": (
         Option("learning_rate", float, 1e-3, POSITIVE, "Adam of P_F", aliases=("lr",)),
         Option("weight_decay", float, 1e-5, NOT_NEGATIVE, "of both optimisers"),
         Option("log_z_learning_rate", float, 1e-3, POSITIVE, "Adam of each of log Z's 64 parts", ("tb",)),
         Option("subtb_lambda", float, 0.9, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
-        Option("update_order", str, "backward_first", _one_of("backward_first", "forward_first"), "of a step"),
+        Option("update_order", str, "backward_first", one_of("backward_first", "forward_first"), "of a step"),
     ),
     "backward policy": (
         Option("backward_learning_rate", float, None, POSITIVE, "Adam of P_B (tlm, pessimistic)", aliases=("blr",)),
@@ -109,63 +79,37 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("m_l0", float, -25.0, (lambda value: value < 0, "less than 0"), "floor of the log policy, nats", DQN),
         Option("leaf_coeff", float, 5.0, POSITIVE, "weight of transitions that complete a string", DQN),
         Option("huber_delta", float, 1.0, POSITIVE, "where the loss turns linear, nats", DQN),
-        Option("replay_capacity", int, 100_000, _within(1, 1e9), "transitions kept", DQN),
-        Option("replay_batch_size", int, 256, _within(1, 1e7), "transitions per step", DQN),
-        Option("replay_priority_exponent", float, 0.9, _within(0, 1), "alpha of prioritised replay", DQN),
-        Option("replay_importance_exponent", float, 0.1, _within(0, 1), "beta of its importance weights", DQN),
+        Option("replay_capacity", int, 100_000, within(1, 1e9), "transitions kept", DQN),
+        Option("replay_batch_size", int, 256, within(1, 1e7), "transitions per step", DQN),
+        Option("replay_priority_exponent", float, 0.9, within(0, 1), "alpha of prioritised replay", DQN),
+        Option("replay_importance_exponent", float, 0.1, within(0, 1), "beta of its importance weights", DQN),
         Option("start_learning", int, 50, NOT_NEGATIVE, "steps of sampling before learning starts", DQN),
-        Option("update_target_every", int, 5, _at_least(1), "steps between copies into the targets", DQN),
+        Option("update_target_every", int, 5, at_least(1), "steps between copies into the targets", DQN),
     ),
     "evaluation": (
-        Option("validate_every", int, 100, _at_least(1), "steps between rows of metrics.csv"),
+        Option("validate_every", int, 100, at_least(1), "steps between rows of metrics.csv"),
         Option("corr_every", int, 10_000, NOT_NEGATIVE, "steps between reward correlations, minutes each; 0: never"),
-        Option("corr_num_rounds", int, 10, _within(1, 1e6), "backward trajectories per test string"),
+        Option("corr_num_rounds", int, 10, within(1, 1e6), "backward trajectories per test string"),
         Option("exact_every", int, 1_000, NOT_NEGATIVE, "steps between exact distances, on small sizes; 0: never"),
     ),
     "run": (
-        Option("device", str, None, _one_of("cpu", "cuda"), "where it runs"),
-        Option("threads", int, 1, _at_least(1), "of torch; two runs of one thread beat one run of two"),
-        Option("output_dir", str, "runs", (bool, "a folder's name"), "relative to the current folder"),
-        Option("if_exists", str, "refuse", _one_of(*IF_EXISTS), "what to do about an existing run folder"),
-        Option("checkpoint_every", int, 500, _at_least(1), "steps"),
+        Option("device", str, None, one_of("cpu", "cuda"), "where it runs"),
+        Option("threads", int, 1, at_least(1), "of torch; two runs of one thread beat one run of two"),
+        Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
+        Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
+        Option("checkpoint_every", int, 500, at_least(1), "steps"),
         Option("wandb", str, "", ANY, "project; empty: off. WANDB_MODE=offline works without a network"),
         Option("tensorboard", bool, False, ANY, "event files in the run folder"),
     ),
 }  # fmt: skip
 BY_NAME: dict[str, Option] = {option.name: option for group in OPTIONS.values() for option in group}
 RESOLVED = {"backward_learning_rate": "learning_rate's", "m_alpha": "0.15; soft_dqn: 0", "device": "cuda, else cpu"}
-KINDS = {int: "a whole number", float: "a number", str: "text"}
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence of ours."""
-
-    def error(self, message: str) -> None:
-        raise ExperimentError(f"{message}: see --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of ``OPTIONS``. Values stay text: ``parse`` reads and checks them."""
-    parser = _Parser(
-        prog="python bitseq/run.py",
-        description="Train one objective with one backward approach on bit strings.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    for title, options in OPTIONS.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            default = RESOLVED.get(option.name, option.default)
-            note = "" if len(option.objectives) == len(OBJECTIVES) else f" [{', '.join(option.objectives)}]"
-            text = f"{option.help}{note} ({default if default != '' else 'off'})"
-            flags = [f"--{name}" for name in (option.name, *option.aliases)]
-            if option.kind is bool:
-                group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
-            else:
-                allowed = option.check[1].removeprefix("one of ").replace(", ", "|")
-                metavar = allowed if option.check[1].startswith("one of ") else option.kind.__name__.upper()
-                group.add_argument(*flags, dest=option.name, metavar=metavar, help=text)
-    return parser
+    """The parser of ``OPTIONS``."""
+    description = "Train one objective with one backward approach on bit strings."
+    return options.make_parser(OPTIONS, prog="python bitseq/run.py", description=description, resolved=RESOLVED)
 
 
 def parse(argv: list[str]) -> ConfigDict:
@@ -174,28 +118,12 @@ def parse(argv: list[str]) -> ConfigDict:
     Raises:
         ExperimentError: anything about them is wrong.
     """
-    given = {name: _read(BY_NAME[name], value) for name, value in vars(make_parser().parse_args(argv)).items()}
-    objective = given.get("objective", BY_NAME["objective"].default)
-    objective = OBJECTIVE_ALIASES.get(objective, objective)
-    for name in given:
-        if objective not in BY_NAME[name].objectives:
-            raise ExperimentError(f"--{name} has no effect with --objective {objective}: leave it out")
-    values = {option.name: option.default for option in BY_NAME.values() if objective in option.objectives}
-    config = ConfigDict(_resolve(values | given | {"objective": objective}))
+    values = options.parse(
+        make_parser(), BY_NAME, argv, objective_option="objective", objective_aliases=OBJECTIVE_ALIASES
+    )
+    config = ConfigDict(_resolve(values))
     _check_combinations(config)
     return config
-
-
-def _read(option: Option, text: Any) -> Any:
-    """The value of one option, read and checked."""
-    try:
-        value = option.kind(text)
-    except ValueError as error:
-        raise ExperimentError(f"--{option.name} is {text!r}: it must be {KINDS[option.kind]}") from error
-    holds, allowed = option.check
-    if not holds(value):
-        raise ExperimentError(f"--{option.name} is {text!r}: it must be {allowed}")
-    return value
 
 
 def _resolve(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("colours", "collect", "report", "launch", "claims")
+COPIES += ("options", "colours", "collect", "report", "launch", "claims")
 COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
