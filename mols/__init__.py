@@ -1,0 +1,1 @@
+"""Molecules: sEH fragments with TrajectoryBalance, DetailedBalance, SubTrajectoryBalance, SoftDQN, MunchausenDQN."""

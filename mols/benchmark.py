@@ -1,0 +1,145 @@
+"""Seconds per iteration of every objective x {uniform, tlm}, and where they go, in one run.
+
+    python -m mols.benchmark --task seh [--rounds 3] [--iterations 2] [--objectives tb ...]
+
+Every contender trains with the default network, batch 64, one thread. Contenders take turns, round after round, so that
+a slow spell of the machine hits all of them; medians over rounds are printed. ``environment`` is masks, steps and
+equal states within the rollout, ``reward`` molecules, features and the reward's network.
+
+The limit is the time that the matrix products of Algorithm 1 alone would take on the distinct states of the batch, at
+the speed of one large product measured in the same run: a rollout and a target are one pass, a gradient three.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from mols import settings
+from mols.agent import QAgent, make_agent
+from mols.algorithm import train_step
+from mols.experiment import ExperimentError
+from mols.learning import LearningAgent
+from mols.tasks import seh_frag
+
+APPROACHES = ("uniform", "tlm")
+TASKS = {"seh": seh_frag}
+BATCH = 64
+ENVIRONMENT = ("forward_mask", "step", "undo", "keys")
+PARTS = ("rollout", "environment", "reward", "losses", "updates")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print a Markdown table; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m mols.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=TASKS, default="seh")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender (3)")
+    parser.add_argument("--iterations", type=int, default=2, help="of a turn (2)")
+    parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
+    parser.add_argument("--data_dir", default="", help="folder of the reward's weights")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    print(f"| objective | P_B | s/iteration | of the limit | {' | '.join(PARTS)} | distinct states |")
+    print("|---|---|---|---|" + "---|" * (len(PARTS) + 1))
+    try:
+        for objective in arguments.objectives:
+            measure(TASKS[arguments.task], objective, arguments.rounds, arguments.iterations, arguments.data_dir)
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(task, objective: str, rounds: int, iterations: int, data_dir: str) -> None:
+    """Print the rows of one objective."""
+    watches = {approach: Stopwatch(warm_agent(task, objective, approach, data_dir)) for approach in APPROACHES}
+    turns: dict[str, list[Counter]] = {approach: [] for approach in watches}
+    speeds = []
+    for _ in range(rounds):
+        speeds.append(product_speed())
+        for approach, watch in watches.items():
+            turns[approach].append(watch.turn(iterations))
+    for approach, watch in watches.items():
+        part = {name: statistics.median(turn[name] for turn in turns[approach]) for name in (*PARTS, "step", "tokens")}
+        limit = operations(watch.agent, part["tokens"]) / statistics.median(speeds)
+        states = len(watch.agent._last_states.fragment)
+        cells = [f"{part['step']:.2f}", f"{100 * limit / part['step']:.0f}%", *(f"{part[name]:.2f}" for name in PARTS)]
+        print(f"| {objective} | {approach} | {' | '.join(cells)} | {states} |", flush=True)
+    print(f"<!-- {objective}: large product at {statistics.median(speeds) / 1e9:.0f} GFLOP/s -->", flush=True)
+
+
+def warm_agent(task, objective: str, approach: str, data_dir: str) -> LearningAgent:
+    """A default agent of seed 1 after two iterations."""
+    argv = ["--algo", objective, "--backward_approach", approach, "--device", "cpu", "--batch_size", str(BATCH)]
+    argv += ["--corr_every", "0", "--data_dir", data_dir]
+    config = settings.parse(argv, task.NAME, task.OPTIONS)
+    agent = make_agent(config, task.make_task(config))
+    for _ in range(2):
+        train_step(agent)
+    return agent
+
+
+class Stopwatch:
+    """Seconds spent in the parts of an agent's iterations, by wrapping its methods."""
+
+    def __init__(self, agent: LearningAgent) -> None:
+        self.agent, self._seconds = agent, Counter()
+        agent.sample = self._timed(agent.sample, "sample")
+        agent.task.score = self._timed(agent.task.score, "reward")
+        agent.backward_loss = self._timed(agent.backward_loss, "losses")
+        agent.forward_loss = self._timed(agent.forward_loss, "losses")
+        for method in ENVIRONMENT:
+            setattr(agent.environment, method, self._timed(getattr(agent.environment, method), method))
+
+    def _timed(self, function: Callable, part: str) -> Callable:
+        def timed(*arguments, **options):
+            start = time.perf_counter()
+            result = function(*arguments, **options)
+            self._seconds[part] += time.perf_counter() - start
+            return result
+
+        return timed
+
+    def turn(self, iterations: int) -> Counter:
+        """Means over some iterations."""
+        self._seconds.clear()
+        tokens, start = 0, time.perf_counter()
+        for _ in range(iterations):
+            train_step(self.agent)
+            states = self.agent._last_states
+            tokens += int((self.agent.environment.n_nodes(states).clamp(min=1) + 1).sum())
+        step = (time.perf_counter() - start) / iterations
+        mean = Counter({name: seconds / iterations for name, seconds in self._seconds.items()})
+        part = Counter(step=step, tokens=tokens / iterations, reward=mean["reward"], losses=mean["losses"])
+        part["environment"] = sum(mean[method] for method in ENVIRONMENT)
+        part["rollout"] = mean["sample"] - part["reward"] - part["environment"]
+        part["updates"] = step - mean["sample"] - part["losses"]
+        return part
+
+
+def operations(agent: LearningAgent, tokens: float) -> float:
+    """Floating-point operations of the trunk's matrix products in one iteration (see the module's docstring)."""
+    width, heads, layers = agent.config.width, agent.config.n_heads, agent.config.n_layers
+    layer = width**2 + 2 * width * 4 * heads * width + heads * width**2 + 8 * width**2
+    one_pass = 2 * tokens * layers * layer
+    learns_backward, is_dqn = agent.backward_learner is not None, isinstance(agent, QAgent)
+    # rollout; P_F's gradient; the EMA model's pass, for the Q target or P_B's; P_B's gradient
+    passes = 1 + 3 + (is_dqn or learns_backward) + 3 * learns_backward
+    return passes * one_pass
+
+
+def product_speed() -> float:
+    """Operations per second of one large float32 product."""
+    left, right = torch.randn(2048, 256), torch.randn(256, 256)
+    start = time.perf_counter()
+    for _ in range(10):
+        left @ right
+    return 10 * 2 * 2048 * 256**2 / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The graph environments, and what turns their states into molecules and back."""

@@ -1,0 +1,285 @@
+"""The run folder: configuration, metrics, checkpoints, and how an interrupted run goes on.
+
+    <output_dir>/<suite>/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>/
+        config.json    the resolved configuration
+        meta.json      git hash, code version, command, library versions, machine, start, stop, status
+        metrics.csv    fixed columns, one row per evaluation; an empty cell was not due
+        checkpoint.pt  weights, targets, optimisers, replay, all random states; written atomically
+        DONE           the run is complete
+
+Same seed, same machine, same thread count: the same metrics.csv apart from wall_s, however often the run was
+killed. Code reads config.json, never folder names. This file is the same, byte for byte, in every suite.
+"""
+
+import csv
+import fcntl
+import json
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .provenance import describe_start, now
+
+COMMON_COLUMNS = ("step", "trajectories", "wall_s", "loss", "pb_loss", "pb_deviation")
+IF_EXISTS = ("refuse", "resume", "overwrite")
+
+
+class ExperimentError(Exception):
+    """A run cannot start or go on; the message is one sentence that names the mend."""
+
+
+class Run:
+    """One run folder. The constructor only looks; ``recorded`` opens it for writing.
+
+    Args:
+        directory: the run folder.
+        config: the resolved configuration, JSON values in nested dictionaries.
+        if_exists: what to do about an existing folder: ``refuse``, ``resume`` or ``overwrite``.
+        flag: how the command line spells that option, for messages.
+        suite: the suite's package folder, whose Python files make the code version.
+        free: names of configuration fields that may differ between a run and its resumption, because the
+            result does not depend on them.
+
+    Raises:
+        ExperimentError: the folder exists and is refused, belongs to another configuration, is not a run folder,
+            or is in use by another process.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        *,
+        if_exists: str,
+        flag: str,
+        suite: Path,
+        free: Sequence[str],
+    ) -> None:
+        self.directory, self.config = directory, config
+        self.name = f"{directory.parent.name} {directory.name}"
+        self.columns: tuple[str, ...] = ()
+        self.wall_s = 0.0
+        self._flag, self._suite, self._if_exists = flag, suite, if_exists
+        self._meta: dict[str, Any] = {}
+        exists = _holds_something(directory)
+        if if_exists == "refuse":
+            self._require_empty()
+        if exists and not (directory / "config.json").is_file():
+            raise ExperimentError(f"{directory} is not a run folder (no config.json): move it away")
+        if exists and if_exists == "resume":
+            self._require_same_config(free)
+        self.done = exists and if_exists == "resume" and (directory / "DONE").exists()
+
+    @contextmanager
+    def recorded(self, columns: Sequence[str]) -> Iterator[None]:
+        """The folder open for writing; how the run stopped ends in meta.json, and DONE if it was complete.
+
+        Args:
+            columns: the suite's own columns of metrics.csv, after the common ones.
+        """
+        self.columns = (*COMMON_COLUMNS, *columns)
+        self._make_directory()
+        with (self.directory / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ExperimentError(f"{self.directory} is in use by another process: wait for it") from error
+            if self._if_exists == "refuse":
+                self._require_empty()  # again: now nobody else can write here
+            self._start()
+            try:
+                yield
+            except BaseException as error:
+                self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+                raise
+            self._finish("done")
+            (self.directory / "DONE").touch()
+
+    def _start(self) -> None:
+        """Clear or reopen the folder, and write config.json and meta.json."""
+        if self._if_exists == "overwrite":
+            self._clear()
+        _write_json(self.directory / "config.json", self.config)
+        self._write_meta(describe_start(self._suite, self._previous_meta()))
+        if not self._metrics.exists():
+            _write_atomically(self._metrics, ",".join(self.columns) + "\n")
+
+    def restore(self, agent: Any) -> int:
+        """Load the checkpoint, if there is one, into ``agent`` and cut metrics.csv back to its step.
+
+        Returns:
+            The step to go on from; 0 for a fresh run.
+        """
+        path = self.directory / "checkpoint.pt"
+        if not path.exists():
+            self._cut_metrics(0)
+            return 0
+        try:
+            if zipfile.ZipFile(path).testzip():
+                raise ValueError("bad checksum")  # which torch itself does not look at
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            step, self.wall_s = int(state["step"]), float(state["wall_s"])
+            agent.load_state_dict(state["agent"])
+        # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
+        except Exception as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise ExperimentError(
+                f"{path} is damaged or of another program ({reason}): "
+                f"delete it to train this run again from the start, or use {self._flag}=overwrite"
+            ) from error
+        self._cut_metrics(step)
+        return step
+
+    def write_row(self, row: Mapping[str, Any]) -> None:
+        """Append one row; what a row lacks, or has as None, becomes an empty cell.
+
+        Raises:
+            ExperimentError: a value is not finite.
+        """
+        bad = [name for name, value in row.items() if value is not None and not math.isfinite(value)]
+        if bad:
+            raise ExperimentError(f"step {row['step']}: {bad[0]} is {row[bad[0]]}; {self.last_checkpoint()}")
+        unknown = set(row) - set(self.columns)
+        if unknown:
+            raise ValueError(f"not columns of metrics.csv: {sorted(unknown)}")
+        cells = ["" if row.get(name) is None else repr(row[name]) for name in self.columns]
+        with self._metrics.open("a") as file:
+            file.write(",".join(cells) + "\n")
+
+    def save(self, agent: Any, step: int) -> None:
+        """Write checkpoint.pt atomically.
+
+        Raises:
+            ExperimentError: a weight is not finite; the previous checkpoint stays.
+        """
+        state = {"step": step, "wall_s": self.wall_s, "agent": agent.state_dict()}
+        if not all(tensor.isfinite().all() for tensor in _float_tensors(state)):
+            raise ExperimentError(f"step {step}: a weight is not finite; {self.last_checkpoint()}")
+        partial = self.directory / "checkpoint.pt.partial"
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.directory / "checkpoint.pt")
+
+    def last_checkpoint(self) -> str:
+        """A clause that names the last good checkpoint."""
+        path = self.directory / "checkpoint.pt"
+        if not path.exists():
+            return "no checkpoint was written yet: lower the learning rate and start again"
+        step = torch.load(path, weights_only=True, map_location="cpu")["step"]
+        return f"the last good checkpoint is {path} of step {step}"
+
+    def _finish(self, status: str) -> None:
+        self._write_meta(self._meta | {"stop": now(), "status": status})
+
+    @property
+    def _metrics(self) -> Path:
+        return self.directory / "metrics.csv"
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExperimentError(f"cannot create {self.directory} ({error.strerror}): choose another one") from error
+
+    def _require_empty(self) -> None:
+        if _holds_something(self.directory):
+            raise ExperimentError(
+                f"{self.directory} exists: add {self._flag}=resume to go on, or {self._flag}=overwrite to start again"
+            )
+
+    def _clear(self) -> None:
+        # A kill in between must leave a run folder (config.json goes last) that is not called done (DONE goes first).
+        order = {"DONE": 0, "config.json": 2}
+        for entry in sorted(self.directory.iterdir(), key=lambda entry: order.get(entry.name, 1)):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
+
+    def _require_same_config(self, free: Sequence[str]) -> None:
+        try:
+            old = flatten(json.loads((self.directory / "config.json").read_text()))
+        except (ValueError, AttributeError) as error:
+            raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
+        new = flatten(json.loads(json.dumps(self.config)))
+        for key in sorted(old.keys() | new.keys()):
+            if key.split(".")[-1] not in free and old.get(key) != new.get(key):
+                raise ExperimentError(
+                    f"{self.directory} was run with {key} = {old.get(key)}, not {new.get(key)}: repeat with the "
+                    f"same value, or use {self._flag}=overwrite"
+                )
+
+    def _previous_meta(self) -> dict[str, Any]:
+        path = self.directory / "meta.json"
+        if not path.exists():
+            return {}
+        try:
+            return {**json.loads(path.read_text())}
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(f"{path} is damaged: delete it to go on without what it said") from error
+
+    def _write_meta(self, meta: dict[str, Any]) -> None:
+        self._meta = meta
+        _write_json(self.directory / "meta.json", meta)
+
+    def _cut_metrics(self, step: int) -> None:
+        header, *rows = self._metrics.read_text().splitlines()
+        if header != ",".join(self.columns):
+            raise ExperimentError(f"{self._metrics} has other columns than this program: use {self._flag}=overwrite")
+        # A row that a kill cut short has no line end and too few cells; its step lies after the checkpoint.
+        kept = [r for r in rows if r.count(",") == header.count(",") and int(r.split(",")[0]) <= step]
+        _write_atomically(self._metrics, "\n".join([header, *kept]) + "\n")
+
+
+def read_metrics(directory: Path) -> dict[str, list[float]]:
+    """metrics.csv of a run folder as columns; an empty cell is NaN."""
+    with (directory / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0].keys() if rows else ()
+    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+
+
+def _holds_something(directory: Path) -> bool:
+    """Whether there is anything to lose; what a kill before config.json leaves behind does not count."""
+    if not directory.is_dir():
+        return directory.exists()
+    return any(entry.name != ".lock" and entry.suffix != ".partial" for entry in directory.iterdir())
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        if tree.is_floating_point():
+            yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _float_tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _float_tensors(value)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    _write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

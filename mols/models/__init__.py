@@ -1,0 +1,1 @@
+"""The networks: the trunk that is trained, and the proxies that give rewards."""

@@ -1,0 +1,135 @@
+"""A table of options -> the parser, its help, the checks and the values of a command line.
+
+An option says what it is, what it may be, which objectives have it, and what it is by default; everything else is made
+from the table. Values stay text until they are read and checked here, so that whatever is wrong is one sentence.
+This file is the same, byte for byte, in every suite that has it.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .experiment import ExperimentError
+
+Check = tuple[Callable[[Any], bool], str]  # what holds, and how it is said
+
+
+def at_least(low: float) -> Check:
+    """A number from ``low`` on."""
+    return (lambda value: math.isfinite(value) and value >= low), f"at least {low:g}"
+
+
+def above(low: float) -> Check:
+    """A number greater than ``low``."""
+    return (lambda value: math.isfinite(value) and value > low), f"greater than {low:g}"
+
+
+def within(low: float, high: float) -> Check:
+    """A number between two, both included."""
+    return (lambda value: low <= value <= high), f"between {low:g} and {high:g}"
+
+
+def one_of(*choices: str) -> Check:
+    """One of a few words."""
+    return (lambda value: value in choices), "one of " + ", ".join(choices)
+
+
+POSITIVE, NOT_NEGATIVE = above(0), at_least(0)
+FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
+ANY: Check = (lambda value: True, "anything")
+FOLDER: Check = (bool, "a folder's name")
+KINDS = {int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command line, and one field of the configuration.
+
+    ``objectives`` names those that have it, none of them meaning all; ``default`` None is resolved by the suite.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    check: Check
+    help: str
+    objectives: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def read(self, text: Any) -> Any:
+        """The value of a text, checked. Raises ExperimentError."""
+        try:
+            value = self.kind(text)
+        except ValueError as error:
+            raise ExperimentError(f"--{self.name} is {text!r}: it must be {KINDS[self.kind]}") from error
+        holds, allowed = self.check
+        if not holds(value):
+            raise ExperimentError(f"--{self.name} is {text!r}: it must be {allowed}")
+        return value
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence of ours."""
+
+    def error(self, message: str) -> None:
+        raise ExperimentError(f"{message}: see --help")
+
+
+def make_parser(
+    groups: Mapping[str, tuple[Option, ...]], *, prog: str, description: str, resolved: Mapping[str, str]
+) -> argparse.ArgumentParser:
+    """The parser of a table, group by group.
+
+    Args:
+        groups: options by the title of their group.
+        prog, description: for the help.
+        resolved: how the help calls a default that depends on other options or on the machine.
+    """
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for title, options in groups.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            default = resolved.get(option.name, option.default)
+            note = f" [{', '.join(option.objectives)}]" if option.objectives else ""
+            text = f"{option.help}{note} ({default if default != '' else 'off'})"
+            flags = [f"--{name}" for name in (option.name, *option.aliases)]
+            if option.kind is bool:
+                group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                allowed = option.check[1].removeprefix("one of ").replace(", ", "|")
+                metavar = allowed if option.check[1].startswith("one of ") else option.kind.__name__.upper()
+                group.add_argument(*flags, dest=option.name, metavar=metavar, help=text)
+    return parser
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    options: Mapping[str, Option],
+    argv: list[str],
+    *,
+    objective_option: str,
+    objective_aliases: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The checked values of the arguments, defaults included, the options of other objectives left out.
+
+    Args:
+        parser: of the options.
+        options: by their names.
+        argv: the arguments.
+        objective_option: which of the options names the objective.
+        objective_aliases: other names of objectives.
+
+    Raises:
+        ExperimentError: anything about them is wrong.
+    """
+    given = {name: options[name].read(value) for name, value in vars(parser.parse_args(argv)).items()}
+    objective = given.get(objective_option, options[objective_option].default)
+    objective = (objective_aliases or {}).get(objective, objective)
+    has = {name: not option.objectives or objective in option.objectives for name, option in options.items()}
+    for name in given:
+        if not has[name]:
+            raise ExperimentError(f"--{name} has no effect with --{objective_option} {objective}: leave it out")
+    defaults = {name: option.default for name, option in options.items() if has[name]}
+    return defaults | given | {objective_option: objective}

@@ -1,0 +1,99 @@
+"""Pictures and the list of modes of a run: ``curves.png``, ``top_molecules.png`` and ``modes.csv``."""
+
+import csv
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import Draw
+
+from mols.colours import COLOURS
+from mols.evaluation import THRESHOLDS, MoleculeTracker, sorted_modes
+from mols.experiment import read_metrics
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter
+
+N_DRAWN = 20
+CURVES = (
+    ("modes found in training", [(f"modes_found_{t:g}", f"r >= {t:g}") for t in THRESHOLDS], "linear"),
+    ("reward r", [("top_100_reward", "100 best so far"), ("mean_reward", "mean since the last row")], "linear"),
+    ("Pearson correlation, log P(x) and log R",
+     [("reward_correlation", "test set"), ("reward_correlation_generated", "molecules of the model")], "linear"),
+    ("loss of P_F at that step", [("loss", "")], "log"),
+    ("mean |log P_B - log uniform| (nats)", [("pb_deviation", "")], "linear"),
+    ("diversity of the 100 best (1 - Tanimoto)", [("top_100_diversity", "")], "linear"),
+)  # fmt: skip
+STYLES = ("-", "--", ":")
+
+
+def draw_run(directory: Path, molecules: MoleculeTracker) -> None:
+    """Write the pictures and ``modes.csv`` into a run folder.
+
+    Args:
+        directory: the run folder, with its config.json and metrics.csv.
+        molecules: what training found.
+    """
+    config = json.loads((directory / "config.json").read_text())
+    heading = (
+        f"{config['environment']}: {config['algo']}, P_B {config['backward_approach']}, "
+        f"learning rate {config['lr']:g}, seed {config['seed']}"
+    )
+    _draw_curves(directory, COLOURS[config["backward_approach"]], heading)
+    _write_modes(directory / "modes.csv", molecules)
+    _draw_molecules(directory / "top_molecules.png", molecules, heading)
+
+
+def _draw_curves(directory: Path, colour: str, heading: str) -> None:
+    metrics = read_metrics(directory)
+    steps = np.array(metrics["step"])
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
+    for axis, (label, columns, scale) in zip(axes.flat, CURVES, strict=True):
+        axis.set_xlabel("iterations")
+        axis.set_ylabel(label)
+        axis.xaxis.set_major_formatter(EngFormatter())
+        for (column, name), style in zip(columns, STYLES, strict=False):
+            values = np.array(metrics[column])
+            known = np.isfinite(values)
+            marker = "o" if known.sum() < 60 else None
+            axis.plot(steps[known], values[known], style, color=colour, marker=marker, mfc="white", label=name)
+        if not axis.lines or not any(len(line.get_xdata()) for line in axis.lines):
+            axis.text(0.5, 0.5, "not computed in this run", ha="center", va="center", transform=axis.transAxes)
+        elif len(columns) > 1:
+            axis.legend(frameon=False)
+        if scale == "log" and all((line.get_ydata() > 0).all() for line in axis.lines):
+            axis.set_yscale("log")
+    figure.suptitle(heading)
+    figure.savefig(directory / "curves.png", dpi=120)
+    plt.close(figure)
+
+
+def _write_modes(path: Path, molecules: MoleculeTracker) -> None:
+    """The modes of the lowest threshold in the order of their discovery: SMILES, reward, step found."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("smiles", "reward", "step"))
+        writer.writerows(molecules.counters[0].modes)
+
+
+def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> None:
+    """The best molecules that are unlike one another, with their rewards; the best of all where there are no modes."""
+    modes = sorted_modes(list(molecules.candidates.values()), THRESHOLDS[0])[:N_DRAWN]
+    shown = [(mode.smiles, mode.reward) for mode in modes] or molecules.top[:N_DRAWN]
+    figure, axis = plt.subplots(figsize=(14, 3 * max(1, -(-len(shown) // 5))), layout="constrained")
+    axis.axis("off")
+    if shown:
+        image = Draw.MolsToGridImage(
+            [Chem.MolFromSmiles(smiles) for smiles, _ in shown],
+            molsPerRow=5,
+            subImgSize=(400, 300),
+            legends=[f"r = {reward:.3f}" for _, reward in shown],
+        )
+        axis.imshow(np.asarray(image))
+    what = "best modes, Tanimoto similarity below 0.7" if modes else "best molecules (no modes yet)"
+    figure.suptitle(f"{heading}: {what}")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

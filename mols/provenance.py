@@ -1,0 +1,71 @@
+"""Where a result comes from: code version, commit, command, library versions, machine, time.
+
+Everything here ends in a run folder's meta.json. This file is the same, byte for byte, in every suite.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy")
+
+
+def code_version(suite: Path) -> str:
+    """12 hex digits over the suite's Python files: runs of equal version are comparable across commits."""
+    digest = hashlib.sha256()
+    for path in sorted(suite.rglob("*.py")):
+        digest.update(path.relative_to(suite).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
+    """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed."""
+    version = code_version(suite)
+    if previous:
+        resumed = [*previous.get("resumed", []), {"start": now(), "code_version": version}]
+        if version != previous["code_version"]:
+            print(f"warning: resumed with code version {version}, started with {previous['code_version']}")
+        return previous | {"resumed": resumed, "stop": None, "status": "running"}
+    return {
+        "git_hash": _git(suite, "rev-parse", "HEAD"),
+        "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
+        "code_version": version,
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "versions": {"python": platform.python_version(), **_library_versions()},
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "start": now(),
+        "resumed": [],
+        "stop": None,
+        "status": "running",
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in RECORDED_VERSIONS if name in installed}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def now() -> str:
+    """Local time with its offset from UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,87 @@
+"""The results section of the READMEs, from the committed CSV.
+
+    python -m <suite>.report [--check]
+
+Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it,
+the repository's. ``--check`` writes nothing and fails if a section is not what the CSV says.
+This file is the same, byte for byte, in every suite.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+SUITE = Path(__file__).resolve().parent
+RESULTS = SUITE / "results" / "evidence.csv"
+BEGIN, END = f"<!-- results: python -m {SUITE.name}.report -->", "<!-- end of results -->"
+# Shown where a suite has them, in this order.
+SHOWN = {
+    "modes_found": ("modes found", "{:.0f}"),
+    "modes_found_0.875": ("modes found (r >= 0.875)", "{:.0f}"),
+    "modes_found_1": ("modes found (r >= 1)", "{:.0f}"),
+    "modes_sorted_0.875": ("modes, best first (r >= 0.875)", "{:.0f}"),
+    "top_100_reward": ("top-100 reward", "{:.3f}"),
+    "reward_correlation": ("reward correlation", "{:.3f}"),
+    "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
+    "reward_correlation_generated": ("same, generated molecules", "{:.3f}"),
+    "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
+    "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
+    "exact_total_variation": ("exact total variation", "{:.4f}"),
+    "exact_l1_dist": ("exact l1_dist", "{:.2e}"),
+    "l1_dist": ("empirical l1_dist", "{:.2e}"),
+    "l1_floor": ("its floor", "{:.2e}"),
+    "log_z_error": ("log Z error (nats)", "{:.3f}"),
+    "wall_s": ("minutes", "{:.0f}"),
+}
+
+
+def table(results: pd.DataFrame) -> str:
+    """The last row of every run as a Markdown table."""
+    run = ["environment", "objective", "approach", "learning_rate", "seed"]
+    last = results.sort_values("step").groupby(run, as_index=False).last()
+    last["wall_s"] /= 60
+    shown = {column: SHOWN[column] for column in SHOWN if column in last and last[column].notna().any()}
+    heads = ["environment", "objective", "P_B", "seed", "trajectories", *(title for title, _ in shown.values())]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for _, row in last.iterrows():
+        cells = [row["environment"], row["objective"], row["approach"], f"{row['seed']}", f"{row['trajectories']:,}"]
+        cells += [form.format(row[column]) for column, (_, form) in shown.items()]
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = ", ".join(sorted(results["code_version"].unique()))
+    return "\n".join([*lines, "", f"Code version {versions}; `{RESULTS.relative_to(SUITE.parent)}`."])
+
+
+def replaced(page: str, section: str) -> str:
+    """``page`` with ``section`` between the markers; ValueError where a marker is missing."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n\n{section}\n\n{END}{tail}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSV says")
+    arguments = parser.parse_args(argv)
+    section, stale = table(pd.read_csv(RESULTS)), []
+    for page in (SUITE / "README.md", SUITE.parent / "README.md"):
+        if not page.exists():
+            continue
+        old = page.read_text()
+        new = replaced(old, section)
+        if new != old:
+            stale.append(str(page.relative_to(SUITE.parent)))
+            if not arguments.check:
+                page.write_text(new)
+    if arguments.check and stale:
+        print(f"error: stale results in {', '.join(stale)}: run python -m {SUITE.name}.report", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

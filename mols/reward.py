@@ -1,0 +1,119 @@
+"""The sEH reward of molecules: R = r^exponent, r = clip(raw output of the proxy / 8, 1e-4, 100).
+
+log R is never below -75, which is also what an invalid molecule gets (Bengio et al. 2021; Gritsaev et al. 2025).
+
+Raw outputs are kept by canonical SMILES for the whole run, without bound: some 200 bytes per distinct molecule. The
+checkpoint has them too. In the last digits, an output depends on the molecules that were evaluated with it, so that a
+resumed run repeats an uninterrupted one bit by bit only if it need not evaluate anything anew; for the same reason an
+evaluation neither reads nor writes what training has kept.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rdkit import Chem
+from torch import Tensor
+
+from mols.models.seh_features import Featuriser, MoleculeGraph
+from mols.models.seh_proxy import load_proxy
+
+RAW_SCALE = 8.0
+MIN_REWARD, MAX_REWARD = 1e-4, 100.0
+MIN_LOG_REWARD = -75.0  # nats
+
+
+class Scores(NamedTuple):
+    """Rewards of N molecules.
+
+    Attributes:
+        log_reward: (N,) log R, nats.
+        reward: (N,) r; of an invalid molecule the least there is.
+        smiles: N canonical SMILES; None: an invalid molecule.
+    """
+
+    log_reward: Tensor
+    reward: Tensor
+    smiles: list[str | None]
+
+
+class SehReward:
+    """The reward, and what it has been asked for.
+
+    Args:
+        proxy: graphs -> (N,) raw outputs, such as ``SehProxy``.
+        exponent: the reward exponent.
+        workers: processes that featurise molecules; 0: none besides this one. The rewards are the same.
+
+    Attributes:
+        n_invalid: invalid molecules so far, in training.
+    """
+
+    def __init__(
+        self, proxy: Callable[[Sequence[MoleculeGraph]], Tensor], *, exponent: float = 10.0, workers: int = 0
+    ) -> None:
+        self.proxy, self.exponent, self.n_invalid = proxy, exponent, 0
+        self._featuriser = Featuriser(workers)
+        self._raw: dict[str, float] = {}
+
+    @classmethod
+    def load(cls, data_dir: str | Path | None = None, *, exponent: float = 10.0, workers: int = 0) -> "SehReward":
+        """The reward of the published network.
+
+        Args:
+            data_dir: the folder of its weights; None: wherever they are found, see ``mols.data.files``.
+            exponent, workers: as above.
+
+        Raises:
+            ExperimentError: the weights are not to be had.
+        """
+        return cls(load_proxy(data_dir), exponent=exponent, workers=workers)
+
+    @property
+    def n_evaluated(self) -> int:
+        """Distinct molecules that the network has evaluated in training."""
+        return len(self._raw)
+
+    def __call__(self, molecules: Sequence[Chem.Mol | None], *, training: bool = True) -> Scores:
+        """Rewards of N molecules.
+
+        Args:
+            molecules: sanitised; None: an invalid one.
+            training: whether they are counted and kept; otherwise all of them are evaluated.
+
+        Raises:
+            ExperimentError: the network does not take one of them.
+        """
+        smiles = [None if molecule is None else Chem.MolToSmiles(molecule) for molecule in molecules]
+        known = self._raw if training else {}
+        known |= self._evaluate(
+            {text: molecule for text, molecule in zip(smiles, molecules, strict=True) if text not in known}
+        )
+        raw = torch.tensor([-torch.inf if text is None else known[text] for text in smiles])
+        invalid = raw == -torch.inf
+        if training:
+            self.n_invalid += int(invalid.sum())
+        reward = (raw / RAW_SCALE).clamp(MIN_REWARD, MAX_REWARD)
+        log_reward = (self.exponent * reward.log()).clamp_min(MIN_LOG_REWARD).masked_fill(invalid, MIN_LOG_REWARD)
+        return Scores(log_reward, reward, smiles)
+
+    def _evaluate(self, molecules: dict[str | None, Chem.Mol | None]) -> dict[str, float]:
+        """Raw outputs of the valid ones, by SMILES."""
+        valid = {text: molecule for text, molecule in molecules.items() if text is not None}
+        raw = self.proxy(self._featuriser(list(valid.values()))).tolist()
+        return dict(zip(valid, raw, strict=True))
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._featuriser.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training has evaluated; one text of all SMILES, a line each, which is read much faster than many."""
+        raw = torch.tensor(list(self._raw.values()), dtype=torch.float64)
+        return {"smiles": "\n".join(self._raw), "raw": raw, "n_invalid": self.n_invalid}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._raw = dict(zip(state["smiles"].splitlines(), state["raw"].tolist(), strict=True))
+        self.n_invalid = state["n_invalid"]

@@ -1,0 +1,186 @@
+"""From the command line to a checked configuration: one table of options for every molecule task.
+
+A task adds what it alone has, and the defaults in which it differs, to ``OPTIONS`` by ``options_of``.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mols import options
+from mols.backward_loss import APPROACHES
+from mols.experiment import IF_EXISTS, ExperimentError
+from mols.options import (
+    ANY,
+    FOLDER,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Option,
+    at_least,
+    one_of,
+    within,
+)
+
+OBJECTIVES = ("tb", "db", "subtb", "dqn", "soft_dqn")
+BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
+ANNEALING = ("linear", "exp", "none")
+MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
+
+# Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
+FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
+# Options that do not name a run folder by their difference from the default.
+UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach")
+
+Groups = dict[str, tuple[Option, ...]]
+
+OPTIONS: Groups = {
+    "experiment": (
+        Option("algo", str, "tb", one_of(*OBJECTIVES), "loss of P_F; dqn is MunchausenDQN"),
+        Option("backward_approach", str, "tlm", one_of(*APPROACHES), "P_B and what trains it"),
+        Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
+        Option("n", int, 20_000, at_least(1), "iterations: gradient steps"),
+        Option("batch_size", int, 256, within(1, 1e5), "trajectories per step"),
+    ),
+    "reward": (
+        Option("temp", float, 10.0, within(1e-6, 1e3), "reward exponent: log R = this * log r"),
+        Option("proxy", str, "original", one_of("original"), "network that r comes from: the published one"),
+        Option("data_dir", str, "", ANY, "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download"),
+        Option("workers", int, 0, NOT_NEGATIVE, "processes that prepare molecules for it; 0: none besides this one"),
+    ),
+    "molecules": (
+        Option("max_fragments", int, 8, within(1, MAX_FRAGMENTS), "fragments of a molecule"),
+        Option("rp", float, 0.05, within(0, 1), "share of uniformly random actions in training, at first"),
+        Option("ap", str, "linear", one_of(*ANNEALING), "how it falls: to 0 at the last step, by exp, not at all"),
+        Option("aexp", float, None, POSITIVE, "fraction of the run after which 1/e of it is left"),
+    ),
+    "policies": (
+        Option("width", int, 128, within(1, 1e4), "features of a node"),
+        Option("n_layers", int, 8, within(1, 1e3), "graph transformer layers"),
+        Option("n_heads", int, 2, within(1, 1e3), "attention heads, each as wide as a node"),
+    ),
+    "learning": (
+        Option("lr", float, 5e-4, POSITIVE, "Adam of P_F"),
+        Option("lrd", float, 20_000, POSITIVE, "steps in which it halves"),
+        Option("log_z_lr", float, 1e-3, POSITIVE, "Adam of log Z", ("tb",)),
+        Option("log_z_lrd", float, 50_000, POSITIVE, "steps in which it halves", ("tb",)),
+        Option("weight_decay", float, 1e-8, NOT_NEGATIVE, "of both optimisers"),
+        Option("gradient_clipping", float, 10.0, NOT_NEGATIVE, "largest norm of a gradient; 0: off"),
+        Option("target_decay", float, 0.95, FRACTION, "weight of the old parameters in the EMA model that samples"),
+        Option("subtb_lambda", float, 1.0, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
+    ),
+    "backward policy": (
+        Option("blr", float, None, POSITIVE, "Adam of P_B's own loss (tlm, pessimistic, maxent)"),
+        Option("blrd", float, 20_000, POSITIVE, "steps in which it halves (tlm)"),
+        Option("rand_pb_init", bool, False, ANY, "start a learned P_B at random instead of uniform"),
+    ),
+    "DQN objectives": (
+        Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
+        Option("m_l0", float, -500.0, (lambda value: value < 0, "less than 0"), "floor of the log policy, nats", DQN),
+        Option("leaf_coeff", float, 10.0, POSITIVE, "weight of stops", DQN),
+        Option("not_dueling", bool, False, ANY, "Q from one head, instead of V + c log pi", DQN),
+    ),
+    "evaluation": (
+        Option("validate_every", int, 100, at_least(1), "steps between rows of metrics.csv"),
+        Option("corr_every", int, 5_000, NOT_NEGATIVE, "steps between reward correlations, minutes each; 0: never"),
+        Option("corr_rounds", int, 10, within(1, 1e6), "backward trajectories per molecule"),
+        Option("corr_molecules", int, 0, NOT_NEGATIVE, "molecules of the test set, from its beginning; 0: all"),
+        Option("test_set", str, "original", one_of("original", "generated"), "published molecules, or random ones"),
+    ),
+    "run": (
+        Option("device", str, None, one_of("cpu", "cuda"), "where the policies run"),
+        Option("threads", int, 1, at_least(1), "of torch; two runs of one thread beat one run of two"),
+        Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
+        Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
+        Option("checkpoint_every", int, 100, at_least(1), "steps"),
+        Option("wandb", str, "", ANY, "project; empty: off. WANDB_MODE=offline works without a network"),
+        Option("tensorboard", bool, False, ANY, "event files in the run folder"),
+    ),
+}  # fmt: skip
+RESOLVED = {
+    "blr": "a tenth of lr",
+    "aexp": "with --ap exp: 0.2",
+    "m_alpha": "0.15; soft_dqn: 0",
+    "device": "cuda, else cpu",
+}
+
+
+def by_name(groups: Groups) -> dict[str, Option]:
+    """Options by their names."""
+    return {option.name: option for group in groups.values() for option in group}
+
+
+def options_of(**defaults: Any) -> Groups:
+    """``OPTIONS`` with other defaults."""
+    return {
+        title: tuple(replace(option, default=defaults.get(option.name, option.default)) for option in group)
+        for title, group in OPTIONS.items()
+    }
+
+
+def parse(argv: list[str], task: str, groups: Groups) -> ConfigDict:
+    """The checked configuration of the arguments, the options of other objectives left out.
+
+    Args:
+        argv: the arguments.
+        task: its name, the module under ``mols.tasks``.
+        groups: its options.
+
+    Raises:
+        ExperimentError: anything about them is wrong.
+    """
+    values = options.parse(make_parser(task, groups), by_name(groups), argv, objective_option="algo")
+    config = ConfigDict(_resolve(values, task))
+    _check_combinations(config)
+    return config
+
+
+def make_parser(task: str, groups: Groups) -> argparse.ArgumentParser:
+    """The parser of a task's options."""
+    description = "Train one objective with one backward approach on molecules."
+    return options.make_parser(groups, prog=f"python -m mols.tasks.{task}", description=description, resolved=RESOLVED)
+
+
+def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
+    """Fill in the defaults that depend on other options or on the machine, and name the task."""
+    if values["blr"] is None:
+        values["blr"] = values["lr"] / 10
+    if values.get("m_alpha", 0.0) is None:
+        values["m_alpha"] = 0.15 if values["algo"] == "dqn" else 0.0
+    if values["aexp"] is None:
+        values["aexp"] = 0.2 if values["ap"] == "exp" else 0.0
+    elif values["ap"] != "exp":
+        raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
+    if values["device"] is None:
+        values["device"] = "cuda" if _has_gpu() else "cpu"
+    return {"environment": task, "objective": values["algo"], **values}
+
+
+def _has_gpu() -> bool:
+    import torch  # seconds to import: not before it is needed
+
+    return torch.cuda.is_available()
+
+
+def _check_combinations(config: ConfigDict) -> None:
+    if config.algo == "soft_dqn" and config.m_alpha != 0:
+        raise ExperimentError(f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --algo dqn for another")
+    if config.device == "cuda" and not _has_gpu():
+        raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
+
+
+def run_directory(config: ConfigDict, groups: Groups) -> Path:
+    """``<output_dir>/mols/<task>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
+    table = by_name(groups)
+    standard = _resolve({name: table[name].default for name in table} | {"algo": config.algo}, config.environment)
+    standard["blr"] = config.lr / 10
+    differing = [
+        f"{name}={config[name]}"
+        for name in table
+        if name in config and name not in UNNAMED_OPTIONS and config[name] != standard[name]
+    ]
+    folder = "-".join([config.algo, config.backward_approach, *differing])
+    return Path(config.output_dir) / "mols" / config.environment / folder / f"seed={config.seed}"

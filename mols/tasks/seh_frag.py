@@ -1,0 +1,57 @@
+"""sEH: molecules of at most 8 fragments, rewarded by the published network's binding energy (Bengio et al. 2021).
+
+python -m mols.tasks.seh_frag --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
+"""
+
+import sys
+
+from ml_collections import ConfigDict
+
+from mols import run, settings
+
+NAME = "seh_frag"
+OPTIONS = settings.options_of()
+N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
+
+
+def make_task(config: ConfigDict):
+    """The task of a checked configuration.
+
+    Raises:
+        ExperimentError: a file is missing or not the right one.
+    """
+    from mols.data.files import find
+    from mols.envs.fragments import FragmentEnvironment, concatenate
+    from mols.envs.molecules import FragmentMolecules
+    from mols.envs.reference_molecules import generated_test_set, read_test_set
+    from mols.experiment import ExperimentError
+    from mols.reward import SehReward
+    from mols.task import Task
+
+    environment = FragmentEnvironment(max_fragments=config.max_fragments, device=config.device)
+    reward = SehReward.load(config.data_dir or None, exponent=config.temp, workers=config.workers)
+    if config.corr_every == 0:
+        return Task(environment, reward, environment.initial_states(0))
+    if config.test_set == "original":
+        smiles = read_test_set(find("seh_test_set.csv", config.data_dir or None))
+    else:
+        smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
+    molecules = FragmentMolecules(environment)
+    cut = [molecules.from_molecule(text) for text in smiles[: config.corr_molecules or None]]
+    states = [state for state in cut if state is not None]
+    if len(states) < 2:
+        raise ExperimentError(
+            f"{len(states)} molecules of the test set can be cut: raise --corr_molecules or --max_fragments"
+        )
+    if len(states) < len(cut):
+        print(f"test set: {len(states)} of {len(cut)} molecules are made of these fragments, the others are left out")
+    return Task(environment, reward, concatenate(states))
+
+
+def main(argv: list[str]) -> int:
+    """Run the arguments ``argv``, without the program's name; returns the exit status."""
+    return run.main(argv, NAME, OPTIONS, make_task)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
