@@ -108,8 +108,8 @@ class FixedBackward:
 
 
 def _maxent_string_log_pb(filled: Tensor) -> Tensor:
-    log_n_parent = torch.lgamma(filled.sum(-1).to(torch.get_default_dtype()))  # log (t - 1)!
-    return maxent_log_pb(log_n_parent.unsqueeze(-1).expand(filled.shape), filled)
+    # (t - 1)! histories of every parent: the same one, which cancels.
+    return maxent_log_pb(torch.zeros(filled.shape, device=filled.device), filled)
 
 
 class Policies(nn.Module):
