@@ -6,8 +6,9 @@ This file is the same, byte for byte, in every suite that has it.
 """
 
 import argparse
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,15 @@ FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
 ANY: Check = (lambda value: True, "anything")
 FOLDER: Check = (bool, "a folder's name")
 KINDS = {int: "a whole number", float: "a number", str: "text"}
+MAX_NAME = 200  # bytes of a folder's name; file systems take 255
 
 
 @dataclass(frozen=True)
 class Option:
     """One option of the command line, and one field of the configuration.
 
-    ``objectives`` names those that have it, none of them meaning all; ``default`` None is resolved by the suite.
+    ``objectives`` and ``approaches`` name those that have it, none of them meaning all; ``default`` None is resolved by
+    the suite.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Option:
     help: str
     objectives: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    approaches: tuple[str, ...] = ()
 
     def read(self, text: Any) -> Any:
         """The value of a text, checked. Raises ExperimentError."""
@@ -74,7 +78,8 @@ class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one sentence of ours."""
 
     def error(self, message: str) -> None:
-        raise ExperimentError(f"{message}: see --help")
+        hint = ", and write a value that starts with - as --option=-1" if "expected one argument" in message else ""
+        raise ExperimentError(f"{message}: see --help{hint}")
 
 
 def make_parser(
@@ -92,7 +97,8 @@ def make_parser(
         group = parser.add_argument_group(title)
         for option in options:
             default = resolved.get(option.name, option.default)
-            note = f" [{', '.join(option.objectives)}]" if option.objectives else ""
+            only = ", ".join((*option.objectives, *option.approaches))
+            note = f" [{only}]" if only else ""
             text = f"{option.help}{note} ({default if default != '' else 'off'})"
             flags = [f"--{name}" for name in (option.name, *option.aliases)]
             if option.kind is bool:
@@ -127,9 +133,20 @@ def parse(
     given = {name: options[name].read(value) for name, value in vars(parser.parse_args(argv)).items()}
     objective = given.get(objective_option, options[objective_option].default)
     objective = (objective_aliases or {}).get(objective, objective)
+    approach = given.get("backward_approach", options["backward_approach"].default)
     has = {name: not option.objectives or objective in option.objectives for name, option in options.items()}
     for name in given:
         if not has[name]:
             raise ExperimentError(f"--{name} has no effect with --{objective_option} {objective}: leave it out")
+        if options[name].approaches and approach not in options[name].approaches:
+            raise ExperimentError(f"--{name} has no effect with --backward_approach {approach}: leave it out")
     defaults = {name: option.default for name, option in options.items() if has[name]}
     return defaults | given | {objective_option: objective}
+
+
+def folder_name(parts: Iterable[str]) -> str:
+    """Parts joined by hyphens; where that is too long for a file system, a hash stands for the rest."""
+    name = "-".join(parts)
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    return f"{name.encode()[:MAX_NAME].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -6,6 +6,8 @@ python bitseq/run.py --objective db --learning_rate 0.002 --backward_approach tl
 import sys
 from pathlib import Path
 
+import torch
+
 from bitseq import settings
 from bitseq.experiment import ExperimentError, Run
 
@@ -42,8 +44,6 @@ def run_experiment(argv: list[str]) -> None:
         print(f"{run.directory} is done")
         return
     # Seconds to import: what can be answered without them is answered before.
-    import torch
-
     from bitseq.agent import COLUMNS, make_agent
     from bitseq.algorithm import train
     from bitseq.plots import draw_run

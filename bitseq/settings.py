@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
 from ml_collections import ConfigDict
 
 from bitseq import options
@@ -29,6 +30,11 @@ from bitseq.options import (
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
 OBJECTIVE_ALIASES = {"dqn": "munchausen_dqn"}
+# Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
+OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss == "likelihood")
+LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy == "learned")
+DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
+TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "target")
 MAX_ACTIONS = 1_000_000  # a state's logits are held at once, for a batch of states
 
 # Options that a resumed run may change: where and how it is stored and shown, never what is computed.
@@ -39,7 +45,9 @@ UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "objective", "bac
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "experiment": (
         Option("objective", str, "tb", one_of(*OBJECTIVES, *OBJECTIVE_ALIASES), "loss of P_F; dqn: munchausen_dqn"),
-        Option("backward_approach", str, "tlm", one_of(*APPROACHES), "P_B and what trains it"),
+        Option("backward_approach", str, "tlm", one_of(*APPROACHES),
+               "P_B: fixed (uniform, maxent), or trained by P_F's objective (naive), by the "
+               "likelihood of the current (tlm) or of recent batches (pessimistic)"),
         Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
         Option("num_iterations", int, 50_000, at_least(1), "gradient steps"),
         Option("batch_size", int, 16, within(1, 1e5), "trajectories per step"),
@@ -47,7 +55,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "strings": (
         Option("n", int, 120, within(1, 1e5), "bits of a string, a multiple of k and of 8"),
         Option("k", int, 8, within(1, 30), "bits of a word"),
-        Option("M_size", int, 60, within(1, 1e5), "number of modes"),
+        Option("M_size", int, 60, within(1, 1e5), "number of modes, drawn with repetition"),
         Option("mode_threshold", int, 30, NOT_NEGATIVE, "Hamming distance within which a mode is found, bits"),
         Option("reward_exponent", float, 2.0, POSITIVE, "log R = - this * distance to the nearest mode"),
     ),
@@ -56,27 +64,32 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("n_layers", int, 3, within(1, 1e3), "encoder layers"),
         Option("n_heads", int, 8, at_least(1), "attention heads, a divisor of the width"),
         Option("ff_width", int, 64, within(1, 1e5), "hidden units of a feed-forward layer"),
-        Option("dropout", float, 0.1, FRACTION, "in training; never in targets and evaluation"),
+        Option("dropout", float, 0.1, within(0, 0.99), "in training; never in targets and evaluation"),
         Option("rand_action_prob", float, 0.001, within(0, 1), "share of uniformly random actions in training"),
     ),
     "learning": (
-        Option("learning_rate", float, 1e-3, POSITIVE, "Adam of P_F", aliases=("lr",)),
+        Option("learning_rate", float, 1e-3, POSITIVE, "Adam of P_F, and of naive's P_B", aliases=("lr",)),
         Option("weight_decay", float, 1e-5, NOT_NEGATIVE, "of both optimisers"),
         Option("log_z_learning_rate", float, 1e-3, POSITIVE, "Adam of each of log Z's 64 parts", ("tb",)),
         Option("subtb_lambda", float, 0.9, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
-        Option("update_order", str, "backward_first", one_of("backward_first", "forward_first"), "of a step"),
     ),
     "backward policy": (
-        Option("backward_learning_rate", float, None, POSITIVE, "Adam of P_B (tlm, pessimistic)", aliases=("blr",)),
+        Option("backward_learning_rate", float, None, POSITIVE, "Adam of P_B's own loss",
+               aliases=("blr",), approaches=OWN_LOSS),
         Option("gamma", float, 0.9999, (lambda value: 0 < value <= 1, "greater than 0 and at most 1"),
-               "its learning rate's factor per step (tlm); 1: off"),
-        Option("target_decay", float, 0.9, FRACTION, "weight of the old parameters in P_B's target; 0: none", BALANCE),
-        Option("uniform_initialisation", bool, True, ANY, "start a learned P_B at uniform"),
-        Option("backward_head_only", bool, False, ANY, "P_B's own loss leaves the trunk alone"),
+               "its learning rate's factor per step; 1: off", approaches=DECAYED),
+        Option("target_decay", float, 0.9, FRACTION,
+               "weight of the old parameters in P_B's target; 0: a copy each step",
+               BALANCE, approaches=TARGETED),
+        Option("update_order", str, "backward_first", one_of("backward_first", "forward_first"),
+               "which policy a step updates first; Algorithm 1: P_B", approaches=OWN_LOSS),
+        Option("backward_head_only", bool, False, ANY, "P_B's own loss leaves the trunk alone", approaches=OWN_LOSS),
+        Option("uniform_initialisation", bool, True, ANY, "start a learned P_B at uniform", approaches=LEARNED),
     ),
     "DQN objectives": (
         Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
-        Option("m_l0", float, -25.0, (lambda value: value < 0, "less than 0"), "floor of the log policy, nats", DQN),
+        Option("m_l0", float, -25.0, (lambda value: value < 0, "less than 0"),
+               "floor of c log pi, nats; write --m_l0=-25", DQN),
         Option("leaf_coeff", float, 5.0, POSITIVE, "weight of transitions that complete a string", DQN),
         Option("huber_delta", float, 1.0, POSITIVE, "where the loss turns linear, nats", DQN),
         Option("replay_capacity", int, 100_000, within(1, 1e9), "transitions kept", DQN),
@@ -94,10 +107,10 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where it runs"),
-        Option("threads", int, 1, at_least(1), "of torch; two runs of one thread beat one run of two"),
+        Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
         Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
-        Option("checkpoint_every", int, 500, at_least(1), "steps"),
+        Option("checkpoint_every", int, 500, at_least(1), "steps between checkpoints"),
         Option("wandb", str, "", ANY, "project; empty: off. WANDB_MODE=offline works without a network"),
         Option("tensorboard", bool, False, ANY, "event files in the run folder"),
     ),
@@ -133,14 +146,8 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("m_alpha", 0.0) is None:
         values["m_alpha"] = 0.15 if values["objective"] == "munchausen_dqn" else 0.0
     if values["device"] is None:
-        values["device"] = "cuda" if _has_gpu() else "cpu"
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     return {"environment": f"n={values['n']}-k={values['k']}", **values}
-
-
-def _has_gpu() -> bool:
-    import torch  # seconds to import: not before it is needed
-
-    return torch.cuda.is_available()
 
 
 def _check_combinations(config: ConfigDict) -> None:
@@ -160,7 +167,12 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(
             f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --objective munchausen_dqn for another"
         )
-    if config.device == "cuda" and not _has_gpu():
+    if config.get("start_learning", 0) >= config.num_iterations:
+        raise ExperimentError(
+            f"--start_learning is {config.start_learning}: lower it, or nothing is learned in "
+            f"{config.num_iterations} iterations"
+        )
+    if config.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
 
 
@@ -175,5 +187,5 @@ def run_directory(config: ConfigDict) -> Path:
         if config[option.name] != standard[option.name]
     }
     environment = [config.environment, *(differing.pop(o.name) for o in OPTIONS["strings"] if o.name in differing)]
-    folder = "-".join([config.objective, config.backward_approach, *differing.values()])
-    return Path(config.output_dir) / "bitseq" / "-".join(environment) / folder / f"seed={config.seed}"
+    folder = options.folder_name([config.objective, config.backward_approach, *differing.values()])
+    return Path(config.output_dir) / "bitseq" / options.folder_name(environment) / folder / f"seed={config.seed}"

@@ -154,7 +154,7 @@ class LearningAgent(SamplingAgent, ABC):
 
     def _make_policies(self) -> Policies:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.streams.initialisation)
+            torch.default_generator.manual_seed(self.streams.initialisation)  # the CPU's alone
             return Policies(
                 self.environment.ndim,
                 self.environment.height,

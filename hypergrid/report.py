@@ -19,8 +19,13 @@ BEGIN, END = f"<!-- results: python -m {SUITE.name}.report -->", "<!-- end of re
 # Shown where a suite has them, in this order.
 SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
+    "modes_found_0.875": ("modes found (r >= 0.875)", "{:.0f}"),
+    "modes_found_1": ("modes found (r >= 1)", "{:.0f}"),
+    "modes_sorted_0.875": ("modes, best first (r >= 0.875)", "{:.0f}"),
+    "top_100_reward": ("top-100 reward", "{:.3f}"),
     "reward_correlation": ("reward correlation", "{:.3f}"),
     "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
+    "reward_correlation_generated": ("same, generated molecules", "{:.3f}"),
     "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),

@@ -87,7 +87,7 @@ class LearningAgent(ABC):
 
     def _make_policies(self) -> Policies:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.streams.initialisation)
+            torch.default_generator.manual_seed(self.streams.initialisation)  # the CPU's alone
             return Policies(
                 self.environment,
                 self.approach,

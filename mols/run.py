@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from ml_collections import ConfigDict
 
 from mols import settings
@@ -51,8 +52,6 @@ def run_experiment(config: ConfigDict, groups: settings.Groups, make_task: Calla
         print(f"{run.directory} is done")
         return
     # Seconds to import: what can be answered without them is answered before.
-    import torch
-
     from mols.agent import COLUMNS, make_agent
     from mols.algorithm import train
     from mols.plots import draw_run

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from ml_collections import ConfigDict
 
 from mols import options
@@ -27,6 +28,10 @@ from mols.options import (
 
 OBJECTIVES = ("tb", "db", "subtb", "dqn", "soft_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
+# Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
+OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss is not None)
+LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy != "uniform")
+DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
 ANNEALING = ("linear", "exp", "none")
 MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
@@ -40,7 +45,9 @@ Groups = dict[str, tuple[Option, ...]]
 OPTIONS: Groups = {
     "experiment": (
         Option("algo", str, "tb", one_of(*OBJECTIVES), "loss of P_F; dqn is MunchausenDQN"),
-        Option("backward_approach", str, "tlm", one_of(*APPROACHES), "P_B and what trains it"),
+        Option("backward_approach", str, "tlm", one_of(*APPROACHES),
+               "P_B: fixed (uniform), trained by P_F's objective (naive), by a learned number of "
+               "histories (maxent), by the likelihood of the current (tlm) or of recent batches (pessimistic)"),
         Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
         Option("n", int, 20_000, at_least(1), "iterations: gradient steps"),
         Option("batch_size", int, 256, within(1, 1e5), "trajectories per step"),
@@ -63,7 +70,7 @@ OPTIONS: Groups = {
         Option("n_heads", int, 2, within(1, 1e3), "attention heads, each as wide as a node"),
     ),
     "learning": (
-        Option("lr", float, 5e-4, POSITIVE, "Adam of P_F"),
+        Option("lr", float, 5e-4, POSITIVE, "Adam of P_F, and of naive's P_B"),
         Option("lrd", float, 20_000, POSITIVE, "steps in which it halves"),
         Option("log_z_lr", float, 1e-3, POSITIVE, "Adam of log Z", ("tb",)),
         Option("log_z_lrd", float, 50_000, POSITIVE, "steps in which it halves", ("tb",)),
@@ -73,13 +80,14 @@ OPTIONS: Groups = {
         Option("subtb_lambda", float, 1.0, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
     ),
     "backward policy": (
-        Option("blr", float, None, POSITIVE, "Adam of P_B's own loss (tlm, pessimistic, maxent)"),
-        Option("blrd", float, 20_000, POSITIVE, "steps in which it halves (tlm)"),
-        Option("rand_pb_init", bool, False, ANY, "start a learned P_B at random instead of uniform"),
+        Option("blr", float, None, POSITIVE, "Adam of P_B's own loss", approaches=OWN_LOSS),
+        Option("blrd", float, 20_000, POSITIVE, "steps in which it halves", approaches=DECAYED),
+        Option("rand_pb_init", bool, False, ANY, "start a learned P_B at random, not uniform", approaches=LEARNED),
     ),
     "DQN objectives": (
         Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
-        Option("m_l0", float, -500.0, (lambda value: value < 0, "less than 0"), "floor of the log policy, nats", DQN),
+        Option("m_l0", float, -500.0, (lambda value: value < 0, "less than 0"),
+               "floor of c log pi, nats; write --m_l0=-500", DQN),
         Option("leaf_coeff", float, 10.0, POSITIVE, "weight of stops", DQN),
         Option("not_dueling", bool, False, ANY, "Q from one head, instead of V + c log pi", DQN),
     ),
@@ -92,10 +100,10 @@ OPTIONS: Groups = {
     ),
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where the policies run"),
-        Option("threads", int, 1, at_least(1), "of torch; two runs of one thread beat one run of two"),
+        Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
         Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
-        Option("checkpoint_every", int, 100, at_least(1), "steps"),
+        Option("checkpoint_every", int, 100, at_least(1), "steps between checkpoints"),
         Option("wandb", str, "", ANY, "project; empty: off. WANDB_MODE=offline works without a network"),
         Option("tensorboard", bool, False, ANY, "event files in the run folder"),
     ),
@@ -155,20 +163,14 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
     elif values["ap"] != "exp":
         raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
     if values["device"] is None:
-        values["device"] = "cuda" if _has_gpu() else "cpu"
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     return {"environment": task, "objective": values["algo"], **values}
-
-
-def _has_gpu() -> bool:
-    import torch  # seconds to import: not before it is needed
-
-    return torch.cuda.is_available()
 
 
 def _check_combinations(config: ConfigDict) -> None:
     if config.algo == "soft_dqn" and config.m_alpha != 0:
         raise ExperimentError(f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --algo dqn for another")
-    if config.device == "cuda" and not _has_gpu():
+    if config.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
 
 
@@ -182,5 +184,5 @@ def run_directory(config: ConfigDict, groups: Groups) -> Path:
         for name in table
         if name in config and name not in UNNAMED_OPTIONS and config[name] != standard[name]
     ]
-    folder = "-".join([config.algo, config.backward_approach, *differing])
+    folder = options.folder_name([config.algo, config.backward_approach, *differing])
     return Path(config.output_dir) / "mols" / config.environment / folder / f"seed={config.seed}"
