@@ -31,7 +31,9 @@ WARMUP = 10  # steps before measuring; learning of the DQN objectives has starte
 def main(argv: list[str] | None = None) -> None:
     """Measure and print two Markdown tables."""
     parser = argparse.ArgumentParser(prog="python -m bitseq.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, choices=range(1, 1000), metavar="INT", help="turns of each contender (5)"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn (1)")
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
     arguments = parser.parse_args(argv)

@@ -27,6 +27,7 @@ IDENTITY = {
     "learning_rate": ("algo.learning_rate", "learning_rate", "lr"),
     "seed": ("general.seed", "seed"),
 }
+BACKWARD_LEARNING_RATE = ("backward_learning_rate", "blr")
 # Where and how a run was stored: no part of the experiment.
 STORAGE = (
     "output_dir",
@@ -36,6 +37,8 @@ STORAGE = (
     "tensorboard",
     "checkpoint_interval",
     "checkpoint_every",
+    "data_dir",
+    "workers",
 )
 
 
@@ -59,7 +62,8 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
 def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> None:
     """Refuse configurations that differ in more than what identifies a run.
 
-    A field may follow from the environment or the objective, as a reward's levels do.
+    A field may follow from the environment, the objective or the learning rate, as a reward's levels, the Munchausen
+    coefficient and P_B's learning rate do.
 
     Raises:
         ExperimentError: names the field and two of its values.
@@ -69,15 +73,26 @@ def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> Non
         if key in allowed or key.split(".")[-1] in STORAGE:
             continue
         values: dict[Any, set[str]] = {}
+        ratios: dict[Any, set[str]] = {}
         for config in configs:
             if key in config:
-                values.setdefault(identity(config)["environment"], set()).add(json.dumps(config[key]))
-        for found in values.values():
-            if len(found) > 1:
+                run = identity(config)
+                follows = run["environment"], run["objective"]
+                values.setdefault(follows, set()).add(json.dumps(config[key]))
+                ratios.setdefault(follows, set()).add(_ratio(key, config[key], run["learning_rate"]))
+        for follows, found in values.items():
+            if len(found) > 1 and len(ratios[follows]) > 1:
                 first, second = sorted(found)[:2]
                 raise ExperimentError(
                     f"the runs differ in {key} ({first}, {second}): collect them apart, or add --varying {key}"
                 )
+
+
+def _ratio(key: str, value: Any, learning_rate: float | None) -> str:
+    """A learning rate of P_B in units of P_F's; any other field as it is."""
+    if key.split(".")[-1] in BACKWARD_LEARNING_RATE and learning_rate:
+        return f"{value / learning_rate:.6g}"
+    return json.dumps(value)
 
 
 def rows_of(run: Path, config: dict[str, Any], suite: str) -> list[dict[str, Any]]:

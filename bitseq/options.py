@@ -19,12 +19,12 @@ Check = tuple[Callable[[Any], bool], str]  # what holds, and how it is said
 
 def at_least(low: float) -> Check:
     """A number from ``low`` on."""
-    return (lambda value: math.isfinite(value) and value >= low), f"at least {low:g}"
+    return (lambda value: low <= value < math.inf), f"at least {low:g}"
 
 
 def above(low: float) -> Check:
     """A number greater than ``low``."""
-    return (lambda value: math.isfinite(value) and value > low), f"greater than {low:g}"
+    return (lambda value: low < value < math.inf), f"greater than {low:g}"
 
 
 def within(low: float, high: float) -> Check:
@@ -38,6 +38,8 @@ def one_of(*choices: str) -> Check:
 
 
 POSITIVE, NOT_NEGATIVE = above(0), at_least(0)
+NEGATIVE: Check = (lambda value: -math.inf < value < 0, "less than 0")
+SEED = within(1, 2**32)
 FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
 ANY: Check = (lambda value: True, "anything")
 FOLDER: Check = (bool, "a folder's name")
@@ -79,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         hint = ", and write a value that starts with - as --option=-1" if "expected one argument" in message else ""
-        raise ExperimentError(f"{message}: see --help{hint}")
+        raise ExperimentError(f"{' '.join(message.split())}: see --help{hint}")
 
 
 def make_parser(

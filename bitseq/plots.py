@@ -22,6 +22,8 @@ CURVES = (
     ("exact_total_variation", "total variation distance to R/Z, exact", "linear"),
 )
 
+MAX_LABELLED = 200  # modes, beyond which labels would not be readable
+
 
 def draw_run(directory: Path, agent) -> None:
     """Write ``curves.png`` and ``modes.png`` into a run folder.
@@ -47,11 +49,13 @@ def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> No
     for axis, (column, label, scale) in zip(axes.flat, CURVES, strict=True):
         axis.set_xlabel("iterations")
         axis.set_ylabel(label)
+        axis.set_xlim(0, config["num_iterations"])
         axis.xaxis.set_major_formatter(EngFormatter())
         values = np.array(metrics[column])
         known = np.isfinite(values)
         if not known.any():
             axis.text(0.5, 0.5, "not computed in this run", ha="center", va="center", transform=axis.transAxes)
+            axis.set(xticks=[], yticks=[])
             continue
         marker = "o" if known.sum() < 60 else None
         axis.plot(steps[known], values[known], color=colour, marker=marker, mfc="white")
@@ -60,7 +64,8 @@ def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> No
         if column == "modes_found":
             axis.axhline(config["M_size"], color="black", linestyle="--", linewidth=1)
             axis.annotate(f"all {config['M_size']}", (0.01, config["M_size"]), xycoords=("axes fraction", "data"),
-                          va="top")  # fmt: skip
+                          xytext=(0, 2), textcoords="offset points")  # fmt: skip
+            axis.set_ylim(0, 1.1 * config["M_size"])
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         if column == "reward_correlation":
             _draw_uniform_correlation(axis, steps, np.array(metrics["reward_correlation_uniform"]))
@@ -83,24 +88,30 @@ def _draw_modes(path: Path, agent, colour: str, heading: str) -> None:
     order = np.argsort(np.where(found_at < 0, np.inf, found_at), kind="stable")
     rows = np.arange(len(order))
     figure, (when, best) = plt.subplots(
-        1, 2, figsize=(14, 3 + 0.11 * len(order)), layout="constrained", width_ratios=(1, 2), sharey=True
+        1,
+        2,
+        figsize=(14, 3 + 0.11 * min(len(order), MAX_LABELLED)),
+        layout="constrained",
+        width_ratios=(1, 2),
+        sharey=True,
     )
     found = found_at[order] >= 0
     when.plot(found_at[order][found], rows[found], "o", color=colour)
     when.set_xlim(0, agent.n_steps)
     when.set_xlabel("iteration at which the mode was found")
-    when.set_ylabel("modes, by the time they were found")
+    when.set_ylabel("modes by number, in the order in which they were found")
     when.set_title(f"{modes.modes_found} of {environment.m_size} within {agent.config.mode_threshold} bits")
     when.xaxis.set_major_formatter(EngFormatter())
-    when.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(order) <= MAX_LABELLED:
+        when.set_yticks(rows, order, fontsize=7)
     target = environment.modes.cpu().numpy() < 0
     wrong = environment.bits(modes.best_string.to(environment.device)).cpu().numpy() != target
     # Four shades: the mode's bit 0 or 1, and the same where the best string differs.
     best.imshow((target + 2 * wrong)[order], aspect="auto", interpolation="nearest", cmap=_shades(), vmin=0, vmax=3)
     best.set_xlabel("bit; orange: where the best string of training differs from the mode (grey 0, black 1)")
     best.set_title("best string against each mode; right: its distance in bits")
-    for row, value in enumerate(distance[order]):
-        best.text(environment.n, row, f"{value}", va="center", fontsize=7)
+    for row, value in enumerate(distance[order] if len(order) <= MAX_LABELLED else ()):
+        best.text(environment.n - 0.4, row, f"{value}", va="center", fontsize=7)
     figure.suptitle(heading)
     figure.savefig(path, dpi=120)
     plt.close(figure)

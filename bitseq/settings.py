@@ -19,8 +19,10 @@ from bitseq.options import (
     ANY,
     FOLDER,
     FRACTION,
+    NEGATIVE,
     NOT_NEGATIVE,
     POSITIVE,
+    SEED,
     Option,
     at_least,
     one_of,
@@ -48,7 +50,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("backward_approach", str, "tlm", one_of(*APPROACHES),
                "P_B: fixed (uniform, maxent), or trained by P_F's objective (naive), by the "
                "likelihood of the current (tlm) or of recent batches (pessimistic)"),
-        Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
+        Option("seed", int, 1, SEED, "splits into streams for initialisation, sampling, replay, evaluation"),
         Option("num_iterations", int, 50_000, at_least(1), "gradient steps"),
         Option("batch_size", int, 16, within(1, 1e5), "trajectories per step"),
     ),
@@ -88,7 +90,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "DQN objectives": (
         Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
-        Option("m_l0", float, -25.0, (lambda value: value < 0, "less than 0"),
+        Option("m_l0", float, -25.0, NEGATIVE,
                "floor of c log pi, nats; write --m_l0=-25", DQN),
         Option("leaf_coeff", float, 5.0, POSITIVE, "weight of transitions that complete a string", DQN),
         Option("huber_delta", float, 1.0, POSITIVE, "where the loss turns linear, nats", DQN),

@@ -67,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSV says")
     arguments = parser.parse_args(argv)
+    if not RESULTS.exists():
+        print(f"error: there is no {RESULTS}: make it by python -m {SUITE.name}.collect", file=sys.stderr)
+        return 2
     section, stale = table(pd.read_csv(RESULTS)), []
     for page in (SUITE / "README.md", SUITE.parent / "README.md"):
         if not page.exists():

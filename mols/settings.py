@@ -18,8 +18,10 @@ from mols.options import (
     ANY,
     FOLDER,
     FRACTION,
+    NEGATIVE,
     NOT_NEGATIVE,
     POSITIVE,
+    SEED,
     Option,
     at_least,
     one_of,
@@ -48,7 +50,7 @@ OPTIONS: Groups = {
         Option("backward_approach", str, "tlm", one_of(*APPROACHES),
                "P_B: fixed (uniform), trained by P_F's objective (naive), by a learned number of "
                "histories (maxent), by the likelihood of the current (tlm) or of recent batches (pessimistic)"),
-        Option("seed", int, 1, at_least(1), "splits into streams for initialisation, sampling, replay, evaluation"),
+        Option("seed", int, 1, SEED, "splits into streams for initialisation, sampling, replay, evaluation"),
         Option("n", int, 20_000, at_least(1), "iterations: gradient steps"),
         Option("batch_size", int, 256, within(1, 1e5), "trajectories per step"),
     ),
@@ -86,7 +88,7 @@ OPTIONS: Groups = {
     ),
     "DQN objectives": (
         Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
-        Option("m_l0", float, -500.0, (lambda value: value < 0, "less than 0"),
+        Option("m_l0", float, -500.0, NEGATIVE,
                "floor of c log pi, nats; write --m_l0=-500", DQN),
         Option("leaf_coeff", float, 10.0, POSITIVE, "weight of stops", DQN),
         Option("not_dueling", bool, False, ANY, "Q from one head, instead of V + c log pi", DQN),
