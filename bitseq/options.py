@@ -39,7 +39,7 @@ def one_of(*choices: str) -> Check:
 
 POSITIVE, NOT_NEGATIVE = above(0), at_least(0)
 NEGATIVE: Check = (lambda value: -math.inf < value < 0, "less than 0")
-SEED = within(1, 2**32)
+SEED: Check = (lambda value: 1 <= value <= 2**32, "between 1 and 2^32")
 FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
 ANY: Check = (lambda value: True, "anything")
 FOLDER: Check = (bool, "a folder's name")

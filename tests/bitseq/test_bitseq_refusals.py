@@ -1,0 +1,110 @@
+"""One clear sentence for whatever is wrong on the command line, exit status 2, and nothing written."""
+
+import shlex
+
+import pytest
+import torch
+
+from bitseq import algorithm
+from bitseq.run import main
+
+
+def refused(argv, message, tmp_path, monkeypatch, capsys):
+    def started(*_, **__):
+        raise AssertionError("training has started")  # not for hours
+
+    monkeypatch.setattr(algorithm, "train", started)
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert out == "" and list(tmp_path.iterdir()) == []
+
+
+BAD = [
+    ("--learning_rat 1", "unrecognized arguments: --learning_rat 1"),
+    ("--learning 1", "unrecognized arguments: --learning 1"),  # an abbreviation
+    ("--log_z 1", "unrecognized arguments: --log_z 1"),
+    ("stray", "unrecognized arguments: stray"),
+    ("--tensorboard true", "unrecognized arguments: true"),
+    ("--tensorboard=true", "explicit argument 'true'"),
+    ("--learning_rate", "expected one argument"),
+    ("--output_dir -mine", "write a value that starts with - as --option=-1"),
+    ("--objective", "expected one argument"),
+    ("--objective ppo", "--objective is 'ppo': it must be one of tb, db, subtb, soft_dqn, munchausen_dqn"),
+    ("--backward_approach tml", "one of uniform, naive, maxent, tlm, pessimistic"),
+    ("--update_order both", "one of backward_first, forward_first"),
+    ("--device tpu", "one of cpu, cuda"),
+    ("--if_exists maybe", "one of refuse, resume, overwrite"),
+    ("--learning_rate abc", "--learning_rate is 'abc': it must be a number"),
+    ("--learning_rate nan", "--learning_rate is 'nan': it must be greater than 0"),
+    ("--learning_rate inf", "greater than 0"),
+    ("--learning_rate -1", "greater than 0"),
+    ("--lr 0", "--learning_rate is '0'"),
+    ("--blr -0.5", "--backward_learning_rate is '-0.5'"),
+    ("--reward_exponent nan", "greater than 0"),
+    ("--dropout nan", "between 0 and 0.99"),
+    ("--dropout 1", "between 0 and 0.99"),
+    ("--gamma 0", "greater than 0 and at most 1"),
+    ("--gamma 1.5", "at most 1"),
+    ("--target_decay 1", "less than 1"),
+    ("--rand_action_prob 1.1", "between 0 and 1"),
+    ("--weight_decay -1", "at least 0"),
+    ("--batch_size 1.5", "a whole number"),
+    ("--batch_size 0", "between 1"),
+    ("--num_iterations x", "a whole number"),
+    ("--num_iterations 0", "at least 1"),
+    ("--seed 0", "--seed is '0'"),
+    ("--threads 0", "between 1"),
+    ("--validate_every 0", "at least 1"),
+    ("--checkpoint_every 0", "at least 1"),
+    ("--corr_every -1", "at least 0"),
+    ("--exact_every -1", "at least 0"),
+    ("--mode_threshold -1", "at least 0"),
+    ("--width 0", "between 1"),
+    ("--k 0", "between 1"),
+    ("--output_dir=", "a folder's name"),
+    ("--objective dqn --num_iterations 50", "--start_learning is 50: lower it, or nothing is learned in 50 iterations"),
+    ("--objective dqn --m_alpha 1", "less than 1"),
+    ("--objective dqn --m_l0 0", "less than 0"),
+    ("--objective dqn --m_l0 nan", "less than 0"),
+    ("--objective dqn --replay_batch_size 0", "between 1"),
+    ("--n 120 --k 7", "--n is 120: it must be a multiple of --k, 7"),
+    ("--n 12 --k 2 --M_size 1 --mode_threshold 1", "a mode's block, 8"),
+    ("--n 120 --k 24", "too many actions"),
+    ("--n 64 --k 32 --M_size 1", "between 1 and 30"),
+    ("--n 8 --k 2 --mode_threshold 1 --M_size 6", "--M_size is 6: strings of 8 bits have at most 5 modes"),
+    ("--n 8 --k 2 --M_size 5", "--mode_threshold is 30: it must be at most --n, 8"),
+    ("--mode_threshold 121", "at most --n, 120"),
+    ("--width 60", "--width is 60: it must be a multiple of --n_heads, 8"),
+    ("--objective db --log_z_learning_rate 0.1", "--log_z_learning_rate has no effect with --objective db"),
+    ("--objective db --subtb_lambda 0.5", "no effect with --objective db"),
+    ("--objective tb --m_alpha 0.1", "--m_alpha has no effect with --objective tb: leave it out"),
+    ("--replay_capacity 10", "no effect with --objective tb"),
+    (
+        "--backward_approach uniform --blr 0.1",
+        "--backward_learning_rate has no effect with --backward_approach uniform",
+    ),
+    ("--objective dqn --target_decay 0.5", "no effect with --objective munchausen_dqn"),
+    ("--objective soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --objective munchausen_dqn"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
+    refused(shlex.split(line), message, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("argv", [["--seed", "1" + 400 * "0"], ["two\nlines"]], ids=["a huge number", "two lines"])
+def test_odd_text_gets_one_sentence_too(argv, tmp_path, monkeypatch, capsys):
+    refused(argv, "", tmp_path, monkeypatch, capsys)
+
+
+def test_a_floor_of_the_log_policy_that_is_not_finite_is_refused(tmp_path, monkeypatch, capsys):
+    argv = ["--objective", "dqn", "--m_l0=-inf"]
+    refused(argv, "--m_l0 is '-inf'", tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch, capsys):
+    refused(["--device", "cuda"], "no usable GPU", tmp_path, monkeypatch, capsys)
