@@ -24,7 +24,8 @@ def dropout_factors(shape: torch.Size, probability: float, like: Tensor) -> Tens
     size = math.prod(shape)
     bits = torch.empty(-(-size // LANES), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     numbers = bits.view(torch.int16)[:size].view(shape)
-    kept = torch.ge(numbers, round(probability * 2**16) - 2**15, out=like.new_empty(shape))
+    threshold = min(round(probability * 2**16), 2**16 - 1) - 2**15
+    kept = torch.ge(numbers, threshold, out=like.new_empty(shape))
     return kept.mul_(1 / (1 - probability))
 
 

@@ -165,4 +165,6 @@ def test_the_pages_keep_their_promises():
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_results_of_the_pages_are_what_the_csv_says(suite):
     report = importlib.import_module(f"{suite}.report")
+    if not report.RESULTS.exists():
+        pytest.skip(f"{suite} has no evidence yet")
     assert report.main(["--check"]) == 0

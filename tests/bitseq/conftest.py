@@ -183,6 +183,8 @@ def small_config(objective: str, approach: str, **overrides) -> ConfigDict:
     options |= SMALL_REPLAY if "dqn" in objective else {}
     argv = []
     for name, value in (options | overrides).items():
+        if name in settings.BY_NAME and approach not in (settings.BY_NAME[name].approaches or [approach]):
+            continue  # what a fixed P_B lacks, so that a test can go over all approaches
         argv += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
     return settings.parse(argv)
 

@@ -106,6 +106,10 @@ def test_exact_distances_by_hand():
     assert found["exact_total_variation"] == pytest.approx(0.1)
     assert found["exact_kl"] == pytest.approx(0.4 * math.log(0.4 / 0.5) + 0.4 * math.log(0.4 / 0.3))
     assert evaluation.exact_distances(true, true) == {"exact_total_variation": 0.0, "exact_kl": 0.0}
+    without = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)  # the last string: no probability
+    assert evaluation.exact_distances(without, true)["exact_kl"] == math.inf
+    assert evaluation.exact_distances(learned, without)["exact_kl"] == pytest.approx(0.5 * math.log(0.5 / 0.3))
+    assert evaluation.exact_distances(without, without)["exact_kl"] == 0.0
 
 
 @pytest.mark.parametrize("chunk", [256, 100])

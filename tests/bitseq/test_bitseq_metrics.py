@@ -100,7 +100,7 @@ def test_metrics_are_due_at_the_first_row_after_their_interval(
 
 
 def test_exact_distances_need_a_size_that_enumerates(new_agent):
-    for options, possible in (({}, True), ({"n": 16, "k": 8}, False)):
+    for options, possible in (({}, True), ({"n": 24, "k": 8}, False)):
         agent = new_agent("db", "uniform", num_iterations=1, corr_every=0, **options)
         agent.sample()
         assert (set(agent.evaluate(1)) >= EXACT) == possible
