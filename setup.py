@@ -19,6 +19,7 @@ setup(
         "numpy==1.26.4",
         "pandas==3.0.6",
         "pytest==9.2.0",
+        "pytest-xdist==3.8.0",
         "rdkit==2026.9.1",
         "scipy==1.17.1",
         "tensorboard==2.21.0",

@@ -73,9 +73,9 @@ OPTIONS: Groups = {
     ),
     "learning": (
         Option("lr", float, 5e-4, POSITIVE, "Adam of P_F, and of naive's P_B"),
-        Option("lrd", float, 20_000, POSITIVE, "steps in which it halves"),
+        Option("lrd", float, 20_000.0, POSITIVE, "steps in which it halves"),
         Option("log_z_lr", float, 1e-3, POSITIVE, "Adam of log Z", ("tb",)),
-        Option("log_z_lrd", float, 50_000, POSITIVE, "steps in which it halves", ("tb",)),
+        Option("log_z_lrd", float, 50_000.0, POSITIVE, "steps in which it halves", ("tb",)),
         Option("weight_decay", float, 1e-8, NOT_NEGATIVE, "of both optimisers"),
         Option("gradient_clipping", float, 10.0, NOT_NEGATIVE, "largest norm of a gradient; 0: off"),
         Option("target_decay", float, 0.95, FRACTION, "weight of the old parameters in the EMA model that samples"),
@@ -83,7 +83,7 @@ OPTIONS: Groups = {
     ),
     "backward policy": (
         Option("blr", float, None, POSITIVE, "Adam of P_B's own loss", approaches=OWN_LOSS),
-        Option("blrd", float, 20_000, POSITIVE, "steps in which it halves", approaches=DECAYED),
+        Option("blrd", float, 20_000.0, POSITIVE, "steps in which it halves", approaches=DECAYED),
         Option("rand_pb_init", bool, False, ANY, "start a learned P_B at random, not uniform", approaches=LEARNED),
     ),
     "DQN objectives": (

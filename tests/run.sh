@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/venv.sh
-exec "$python" -m pytest --config-file tests/pytest.ini tests "$@"
+exec "$python" -m pytest --config-file tests/pytest.ini --numprocesses auto --maxprocesses 4 --dist loadfile tests "$@"

@@ -45,7 +45,9 @@ def generated_test_set(environment: FragmentEnvironment, n: int, seed: int) -> l
         found |= dict.fromkeys(one for one in smiles if one is not None)
         if len(found) >= n:
             return list(found)[:n]
-    raise ExperimentError(f"{MAX_BATCHES * n} draws gave {len(found)} distinct molecules: ask for fewer than {n}")
+    raise ExperimentError(
+        f"{MAX_BATCHES * n} draws gave {len(found)} distinct molecules, not {n}: raise --max_fragments"
+    )
 
 
 def random_finished_states(environment: FragmentEnvironment, n_states: int, rng: np.random.Generator) -> Trees:

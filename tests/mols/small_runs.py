@@ -1,0 +1,109 @@
+"""Runs of the command line that take a fraction of a second, and what they leave behind."""
+
+import os
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import mols
+from mols import learning, plots, provenance, reward
+from mols.experiment import read_metrics
+from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy, load_proxy
+from mols.reward import SehReward
+from mols.tasks import seh_frag
+
+SUITE = Path(mols.__file__).parent
+SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+HAS_WEIGHTS = (SHARED / WEIGHTS_FILE).is_file()
+needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason=f"a process of its own, and no {WEIGHTS_FILE} in {SHARED}")
+# What the command lacks to be quick. Its test set is generated, so that no file is needed.
+SMALL = shlex.split("--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 4 --validate_every 2 --max_fragments 2")
+SMALL += shlex.split("--test_set generated --corr_molecules 3 --corr_rounds 1 --device cpu")
+load_once = cache(load_proxy)
+
+
+def command(algo: str, folder: Path | str, *extra: str) -> list[str]:
+    """The arguments of a small run; of an option that comes twice, the last counts."""
+    return ["--algo", algo, *SMALL, "--output_dir", str(folder), *extra]
+
+
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few generated molecules, no look at every installed package; the published weights if they are at hand."""
+    monkeypatch.setattr(reward, "load_proxy", load_once)
+    monkeypatch.setattr(learning, "N_GENERATED", 6)
+    monkeypatch.setattr(seh_frag, "N_GENERATED", 6)
+    monkeypatch.setattr(provenance, "_library_versions", dict)
+    if HAS_WEIGHTS:
+        monkeypatch.setenv("GFLOWNET_TLM_DATA", str(SHARED))
+    else:
+        stand_in(monkeypatch)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward from fixed random weights instead of the published ones; r is near 0.9, so that there are modes."""
+
+    def load(data_dir=None, *, exponent=10.0, workers=0):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            proxy = SehProxy()
+        proxy.out.bias.fill_(7.2)
+        return SehReward(proxy, exponent=exponent, workers=workers)
+
+    monkeypatch.setattr(SehReward, "load", load)
+
+
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes a second a run."""
+    monkeypatch.setattr(plots, "draw_run", lambda *_: None)
+
+
+def refused(argv: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """That the command says what is wrong in one sentence, with exit status 2, and leaves the folder as it is."""
+    before = contents(folder), set(folder.rglob("*"))
+    assert seh_frag.main(argv) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert out == ""
+    assert (contents(folder), set(folder.rglob("*"))) == before
+
+
+def only_run(folder: Path) -> Path:
+    """The one run folder at or below a folder."""
+    (config,) = Path(folder).rglob("config.json")
+    return config.parent
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Time of the last change and bytes of every file."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def metrics_without_time(folder: Path) -> dict[str, str]:
+    """The columns of metrics.csv that a repetition has to repeat, as text: an empty cell equals itself."""
+    return {name: str(values) for name, values in read_metrics(only_run(folder)).items() if name != "wall_s"}
+
+
+def checkpoint(folder: Path) -> dict:
+    """What a repetition has to repeat of the checkpoint."""
+    state = torch.load(only_run(folder) / "checkpoint.pt", weights_only=True)
+    del state["wall_s"]
+    return state
+
+
+def assert_same(one, two, where: str = "checkpoint") -> None:
+    """Equality of nested containers, bit by bit; says where they differ."""
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == two.dtype and torch.equal(one, two), where
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys(), where
+        for key in one:
+            assert_same(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two), where
+        for position, (a, b) in enumerate(zip(one, two, strict=True)):
+            assert_same(a, b, f"{where}[{position}]")
+    else:
+        assert one == two, where

@@ -1,0 +1,288 @@
+"""Which parameters one training step moves, by which loss and how far, for every objective and approach."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from mols import learning
+from mols.algorithm import train_step, update_backward, update_forward
+from mols.backward_loss import ema_update
+
+DQN = ("soft_dqn", "dqn")
+LEARNED = ("naive", "maxent", "tlm", "pessimistic")
+OWN_LOSS = ("maxent", "tlm", "pessimistic")  # approaches whose P_B has a loss and an optimiser of its own
+
+# What one step moves, whatever the approach, and what it moves besides, whatever the objective.
+MOVED_BY_ALGO = {
+    "tb": {"trunk", "forward_head", "log_z"},
+    "db": {"trunk", "forward_head", "log_flow"},
+    "subtb": {"trunk", "forward_head", "log_flow"},
+    "soft_dqn": {"trunk", "forward_head", "log_flow"},
+    "dqn": {"trunk", "forward_head", "log_flow"},
+}
+MOVED_BY_APPROACH = {
+    "uniform": set(),
+    "naive": {"backward_head"},
+    "maxent": {"backward_head", "log_n"},
+    "tlm": {"backward_head"},
+    "pessimistic": {"backward_head"},
+}
+
+
+def ema(names):
+    return {f"EMA {name}" for name in names}
+
+
+def groups_of(agent):
+    """Every named parameter group of an agent, those of its EMA model included."""
+    average = {f"EMA {name}": group for name, group in agent.average.groups().items()}
+    return agent.policies.groups() | average
+
+
+def snapshot(agent):
+    return {name: [p.detach().clone() for p in group] for name, group in groups_of(agent).items()}
+
+
+def moved(before, after):
+    """Names of the groups in which anything changed."""
+    return {name for name in before if not all(map(torch.equal, before[name], after[name]))}
+
+
+def same(first, second):
+    """Whether all weights of two agents are the same bits, EMA models included."""
+    return moved(snapshot(first), snapshot(second)) == set()
+
+
+def tilt(policies, seed=2):
+    """Another P_B."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for head in policies.backward_head.values():
+            head[2].weight.add_(torch.randn(head[2].weight.shape, generator=generator))
+
+
+@pytest.fixture
+def started(new_agent):
+    """``started(algo, approach)``: an agent with a non-uniform P_B, after two steps, and a fresh batch."""
+
+    def start(algo, approach, **options):
+        agent = new_agent(algo, approach, **({"rand_pb_init": True} | options))
+        for _ in range(2):
+            train_step(agent)
+        return agent, agent.sample()
+
+    return start
+
+
+# One step
+
+
+def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, algo, approach):
+    """The EMA model moves before P_F's update where P_B has its own, so that P_F's part follows a step later."""
+    agent = new_agent(algo, approach)
+    online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
+    states = [snapshot(agent)]
+    assert set(states[0]) == online | ema(online)
+    for _ in range(2):
+        train_step(agent)
+        states.append(snapshot(agent))
+    followed = {"trunk"} | MOVED_BY_APPROACH[approach] if approach in OWN_LOSS else online
+    assert moved(states[0], states[1]) == online | ema(followed)
+    assert moved(states[1], states[2]) == online | ema(online)
+
+
+@pytest.mark.parametrize("algo", DQN)
+def test_without_dueling_the_value_has_no_output_of_its_own(new_agent, algo):
+    agent = new_agent(algo, "naive", not_dueling=True)
+    before = snapshot(agent)
+    train_step(agent)
+    online = {"trunk", "forward_head", "backward_head"}
+    assert moved(before, snapshot(agent)) == online | ema(online)
+
+
+def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
+    """P_B's own loss moves trunk, backward head, log n and the EMA model; P_F's objective moves the rest."""
+    agent, batch = started(algo, approach)
+    online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
+    before = snapshot(agent)
+    update_backward(agent, batch)
+    between = snapshot(agent)
+    update_forward(agent, batch)
+    after = snapshot(agent)
+    if approach in OWN_LOSS:
+        assert moved(before, between) == {"trunk"} | MOVED_BY_APPROACH[approach] | ema(online)
+        assert moved(between, after) == MOVED_BY_ALGO[algo]
+    else:
+        assert moved(before, between) == set()
+        assert moved(between, after) == online | ema(online)
+
+
+def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
+    agent = new_agent(algo, approach)
+    groups = agent.policies.groups()
+    assert {id(p) for p in agent.parameters()} == {id(p) for group in groups.values() for p in group}
+
+    def optimised(learner):
+        held = [id(p) for group in learner.optimizer.param_groups for p in group["params"]]
+        assert len(held) == len(set(held))
+        names = {name for name, group in groups.items() if {id(p) for p in group} <= set(held)}
+        assert len(held) == sum(len(groups[name]) for name in names)
+        return names
+
+    naive = {"backward_head"} if approach == "naive" else set()
+    assert optimised(agent.forward_learner) == MOVED_BY_ALGO[algo] | naive
+    if approach in OWN_LOSS:
+        assert optimised(agent.backward_learner) == {"trunk"} | MOVED_BY_APPROACH[approach]
+    else:
+        assert agent.backward_learner is None
+
+
+@pytest.mark.parametrize("algo", ["tb", "dqn"])
+def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
+    """Sample, P_B, EMA model, P_F; the EMA model moves exactly once, after P_F where P_B has no update of its own."""
+    agent, calls = new_agent(algo, approach), []
+    for name in ("sample", "backward_loss", "forward_loss"):
+        method = getattr(agent, name)
+        setattr(agent, name, lambda *args, name=name, method=method: calls.append(name) or method(*args))
+    move_towards = learning.move_towards
+
+    def recorded(target, online, decay):
+        calls.append("EMA")
+        assert target is agent.average and online is agent.policies
+        expected = [p.clone() for p in target.parameters()]
+        ema_update(expected, online.parameters(), 0.95)
+        move_towards(target, online, decay)
+        assert all(map(torch.equal, target.parameters(), expected))
+
+    monkeypatch.setattr(learning, "move_towards", recorded)
+    train_step(agent)
+    train_step(agent)
+    own = ["sample", "backward_loss", "EMA", "forward_loss"]
+    assert calls == 2 * (own if approach in OWN_LOSS else ["sample", "backward_loss", "forward_loss", "EMA"])
+
+
+# No gradient leaks from one loss into the other's step; clipping comes before the step
+
+
+@pytest.mark.parametrize("approach", OWN_LOSS)
+@pytest.mark.parametrize("first", ["backward", "forward"])
+@pytest.mark.parametrize("algo", ["tb", "dqn"])
+def test_the_second_step_is_that_of_its_loss_alone(new_agent, algo, approach, first):
+    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
+    agent = new_agent(algo, approach, rand_pb_init=True, weight_decay=1e-2, gradient_clipping=0)
+    batch = agent.sample()
+    if first == "backward":
+        update_backward(agent, batch)
+        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
+    else:
+        update_forward(agent, batch)
+        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
+    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
+    before = [p.detach().clone() for p, _ in held]
+    gradients = torch.autograd.grad(loss(batch), [p for p, _ in held])
+    update(agent, batch)
+    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
+        decayed = gradient + 1e-2 * start
+        expected = start - rate * decayed / (decayed.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("algo", ["tb", "dqn"])
+def test_stale_gradients_of_any_parameter_are_cleared(new_agent, algo, approach):
+    clean, stained = (new_agent(algo, approach, rand_pb_init=True) for _ in range(2))
+    for parameter in stained.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    for agent in (clean, stained):
+        train_step(agent)
+    assert same(clean, stained)
+
+
+@pytest.mark.parametrize("clipping", [0.0, 1e-2, 1e6])
+@pytest.mark.parametrize("which", ["forward", "backward"])
+def test_gradients_are_clipped_before_the_step(new_agent, which, clipping):
+    """Adam's running mean after its first step is a tenth of the gradient that it was given."""
+    agent = new_agent("db", "tlm", rand_pb_init=True, weight_decay=0, gradient_clipping=clipping)
+    batch = agent.sample()
+    learner, loss, update = {
+        "forward": (agent.forward_learner, agent.forward_loss, update_forward),
+        "backward": (agent.backward_learner, agent.backward_loss, update_backward),
+    }[which]
+    parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    raw = torch.cat([g.flatten() for g in torch.autograd.grad(loss(batch), parameters)])
+    assert raw.norm() > 0.1
+    update(agent, batch)
+    given = 10 * torch.cat([learner.optimizer.state[p]["exp_avg"].flatten() for p in parameters])
+    expected = raw * min(1.0, clipping / raw.norm().item()) if clipping else raw
+    torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-7)
+
+
+# What P_B the objective scores
+
+
+@pytest.mark.parametrize("approach", LEARNED)
+def test_the_objective_scores_and_reaches_the_backward_policy_of_the_table(started, algo, approach):
+    """online, online detached: the loss follows the online heads at once; target, fixed: the EMA model's alone.
+
+    With the default options, and with the DQN objectives too; the gradient reaches the heads for naive alone.
+    """
+    agent, batch = started(algo, approach)
+    loss, heads = agent.forward_loss(batch), agent.policies.groups()["backward_head"]
+    gradients = torch.autograd.grad(loss, heads, allow_unused=True, retain_graph=True)
+    if approach == "naive":
+        assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
+    else:
+        assert set(gradients) == {None}
+    values = [loss.item()]
+    for policies in (agent.policies, agent.average):
+        tilt(policies)
+        values.append(agent.forward_loss(batch).item())
+    by_online, by_average = (abs(b - a) > 1e-3 for a, b in pairwise(values))
+    follows_online = approach in ("naive", "pessimistic")
+    assert (by_online, by_average) == (follows_online, not follows_online)
+    assert by_online or values[1] == values[0]
+
+
+@pytest.mark.parametrize("algo", ["tb", "dqn"])
+def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(started, algo):
+    agent, batch = started(algo, "uniform")
+    found = agent.scored_log_pb(batch.transitions, agent.policies.features(batch.transitions.visited))
+    legal = agent.environment.backward_mask(batch.transitions.visited).sum(1).tolist()
+    rows = zip(batch.transitions.next_row.tolist(), batch.transitions.is_stop.tolist(), strict=True)
+    expected = [1.0 if is_stop else 1 / legal[row] for row, is_stop in rows]
+    assert found.exp().tolist() == pytest.approx(expected)
+
+
+# What P_B learns from
+
+
+@pytest.mark.parametrize("approach", ["uniform", "naive"])
+def test_naive_and_uniform_have_no_loss_of_their_own(new_agent, approach):
+    agent = new_agent("tb", approach)
+    batch = agent.sample()
+    assert agent.backward_loss(batch) is None and update_backward(agent, batch) is None
+
+
+def test_pessimistic_learns_from_the_last_twenty_batches_and_tlm_from_the_current_one(new_agent):
+    agent, twin = (new_agent("tb", approach, rand_pb_init=True, batch_size=3) for approach in ("pessimistic", "tlm"))
+    batches = [agent.sample() for _ in range(25)]
+    expected = [twin.backward_loss(batch).item() for batch in batches]  # a twin: the same weights
+    assert len(set(expected)) == 25
+    seen = {agent.backward_loss(batches[-1]).item() for _ in range(50)}
+    assert seen <= set(expected[5:]) and len(seen) > 15
+
+
+@pytest.mark.parametrize("approach", OWN_LOSS)
+def test_the_backward_policy_learns_its_own_loss(new_agent, approach):
+    """A sign error would raise it."""
+    agent = new_agent("db", approach, rand_pb_init=True, blr=0.01)
+    batch = agent.sample()
+    values = [update_backward(agent, batch) for _ in range(6)]
+    assert values[-1] < values[0] - 0.05
+
+
+def test_naive_learns_by_the_objective(new_agent, algo):
+    agent = new_agent(algo, "naive", lr=0.01, corr_every=0)
+    for step in range(1, 4):
+        train_step(agent)
+        assert agent.evaluate(step)["pb_deviation"] > 1e-3

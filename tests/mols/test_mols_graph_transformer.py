@@ -1,0 +1,244 @@
+"""The graph transformer against plain loops over tokens and edges, and what its batches must not change."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import leaky_relu
+
+from mols.envs.fragments import Trees, concatenate, rows_of
+from mols.models import graph_transformer
+from mols.models.graph_transformer import GraphTransformer, Layer
+
+WIDTH, HEADS, CONDITIONS = 6, 2, 5  # all different
+VIRTUAL = "virtual"  # the token that is not a slot
+
+
+def network_of(environment, n_layers=2, n_heads=HEADS, seed=1):
+    """Random weights, far from the initial ones, so that no bias or scale is without effect."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        sizes = {"width": WIDTH, "n_layers": n_layers, "n_heads": n_heads}
+        network = GraphTransformer(environment.n_fragments, 1 + environment.n_points, CONDITIONS, **sizes)
+        for parameter in network.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    return network
+
+
+@pytest.fixture(scope="module")
+def conditions():
+    return torch.linspace(-1, 1, CONDITIONS, dtype=torch.float64)
+
+
+class Slow:
+    """The network's definition for one graph: tokens by slot, messages edge by edge."""
+
+    def __init__(self, network, fragment, ends, conditions):
+        self.network, self.ends, self.condition = network, ends, network.condition(conditions)
+        self.nodes = [i for i, kind in enumerate(fragment) if kind != network.n_node_kinds]
+        self.names = [VIRTUAL, *(self.nodes or [0])]
+        kinds = network.node_kinds.weight
+        self.tokens = {i: network.node(leaky_relu(kinds[fragment[i]])) for i in self.names[1:]}
+        self.tokens[VIRTUAL] = self.condition
+        self.edge = {(t, s): self.embedding(t, s) for t in self.names for s in self.sources(t)}
+
+    def sources(self, target):
+        """Whom a token hears: itself, the virtual node, and those that an edge joins it to; the virtual node, all."""
+        if target == VIRTUAL:
+            return self.names
+        return [target, VIRTUAL, *(j for j in self.nodes if self.ends[target][j])]
+
+    def embedding(self, target, source):
+        if target == source:
+            feature = self.network.special_edges[1]
+        elif VIRTUAL in (target, source):
+            feature = self.network.special_edges[0]
+        else:
+            here, there = self.ends[target][source] - 1, self.ends[source][target] - 1
+            feature = self.network.here.weight[here] + self.network.there.weight[there]
+        return self.network.edge(leaky_relu(feature))
+
+    def features(self):
+        """Of the nodes by slot, and of the graph."""
+        for layer in self.network.layers:
+            self.apply(layer)
+        mean = sum(self.tokens[i] for i in self.names[1:]) / len(self.names[1:])
+        return {i: self.tokens[i] for i in self.names[1:]}, torch.cat([mean, self.tokens[VIRTUAL]])
+
+    def normed(self):
+        """Mean 0 and variance 1 over all numbers of all tokens."""
+        numbers = torch.cat([self.tokens[i] for i in self.names])
+        mean = numbers.sum() / len(numbers)
+        variance = ((numbers - mean) ** 2).sum() / len(numbers)
+        return {i: (self.tokens[i] - mean) / (variance + 1e-5).sqrt() for i in self.names}
+
+    def apply(self, layer):
+        normed = self.normed()
+        inputs = {}
+        for t in self.names:
+            received = sum(torch.relu(normed[s] + self.edge[t, s]) for s in self.sources(t)) + 1e-7
+            inputs[t] = torch.cat([normed[t], layer.message(received + normed[t])])
+        scale, shift = layer.condition(self.condition).chunk(2)
+        for t in self.names:
+            self.tokens[t] = self.tokens[t] + layer.out(self.attended(layer, t, inputs)) * scale + shift
+        normed = self.normed()
+        for t in self.names:
+            self.tokens[t] = self.tokens[t] + layer.down(leaky_relu(layer.up(normed[t])))
+
+    def attended(self, layer, t, inputs):
+        projected = {i: layer.query_key_value_skip(inputs[i]).view(4, layer.n_heads, WIDTH) for i in inputs}
+        edge = {s: layer.edge(self.edge[t, s]).view(layer.n_heads, WIDTH) for s in self.sources(t)}
+        heads = []
+        for h in range(layer.n_heads):
+            query, skip = projected[t][0, h], projected[t][3, h]
+            scores = {s: query @ (projected[s][1, h] + edge[s][h]) / math.sqrt(WIDTH) for s in self.sources(t)}
+            total = sum(score.exp() for score in scores.values())
+            heads.append(sum(scores[s].exp() / total * (projected[s][2, h] + edge[s][h]) for s in scores) + skip)
+        return torch.cat(heads)
+
+
+def slow_features(network, states, conditions):
+    """The (M, S, width) and (M, 2 width) features of M states, one by one."""
+    node, graph = torch.zeros(*states.fragment.shape, WIDTH), []
+    rows = zip(states.fragment.tolist(), states.attachment.tolist(), strict=True)
+    for row, (fragment, ends) in enumerate(rows):
+        of_nodes, of_graph = Slow(network, fragment, ends, conditions).features()
+        graph.append(of_graph)
+        for slot, feature in of_nodes.items():
+            node = node.index_put((torch.tensor(row), torch.tensor(slot)), feature)
+    return node, torch.stack(graph)
+
+
+def assert_same(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+def has_hole(environment, states):
+    """(M,) an empty slot before the last node."""
+    present = states.fragment != environment.n_fragments
+    return (present.int().diff(dim=1) > 0).any(1)
+
+
+@pytest.fixture
+def batch(request, small, full, wandered, double):
+    """Small and full-size states of every size, the empty one and some with holes among them."""
+    environment = {"small": small, "full": full}[request.param]
+    states = wandered(environment, 40, 39) if request.param == "full" else wandered(environment, 20, 9)
+    assert has_hole(environment, states).any() and environment.is_empty(states).any()
+    assert set(environment.n_nodes(states).tolist()) == set(range(environment.n_slots + 1))
+    return environment, states
+
+
+both = pytest.mark.parametrize("batch", ["small", "full"], indirect=True)
+
+
+@both
+@pytest.mark.parametrize(("n_layers", "n_heads"), [(1, 1), (2, 3)])
+def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads):
+    environment, states = batch
+    network = network_of(environment, n_layers, n_heads)
+    found, expected = network(*states, conditions), slow_features(network, states, conditions)
+    assert_same(found, expected)
+    generator = torch.Generator().manual_seed(2)
+    directions = [torch.randn(feature.shape, generator=generator) for feature in found]
+    parameters = dict(network.named_parameters())
+
+    def gradients(features):
+        value = sum((feature * direction).sum() for feature, direction in zip(features, directions, strict=True))
+        return torch.autograd.grad(value, list(parameters.values()))
+
+    for name, ours, theirs in zip(parameters, gradients(found), gradients(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+        assert ours.abs().max() > 1e-6, name
+
+
+@both
+def test_features_follow_the_slots(batch, conditions):
+    """Any naming of the slots, those that are empty too; the empty graph's stand-in is in slot 0 whatever its name."""
+    environment, states = batch
+    states = rows_of(states, ~environment.is_empty(states))
+    network = network_of(environment)
+    node, graph = network(*states, conditions)
+    for seed in range(4):
+        new = torch.randperm(environment.n_slots, generator=torch.Generator().manual_seed(seed))
+        renamed = Trees(states.fragment[:, new], states.attachment[:, new][:, :, new])
+        assert_same(network(*renamed, conditions), (node[:, new], graph))
+
+
+@both
+def test_features_of_a_batch_are_those_of_its_states_one_by_one_in_any_order(batch, conditions):
+    environment, states = batch
+    network = network_of(environment)
+    whole = network(*states, conditions)
+    for row in range(len(states.fragment)):
+        one = rows_of(states, torch.tensor([row]))
+        assert_same(network(*one, conditions), [feature[row : row + 1] for feature in whole])
+    order = torch.randperm(len(states.fragment), generator=torch.Generator().manual_seed(1))
+    assert_same(network(*rows_of(states, order), conditions), [feature[order] for feature in whole])
+
+
+@both
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_features_do_not_depend_on_the_chunks(batch, conditions, monkeypatch, chunk):
+    environment, states = batch
+    network = network_of(environment)
+    whole = network(*states, conditions)
+    passes, encode = [], network.encode
+    monkeypatch.setattr(graph_transformer, "CHUNK", chunk)
+    monkeypatch.setattr(network, "encode", lambda nodes, *rest: passes.append(len(nodes)) or encode(nodes, *rest))
+    assert_same(network(*states, conditions), whole)
+    assert max(passes) <= chunk and sum(passes) == len(states.fragment)
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_as_many_graphs_as_a_chunk_and_one_more_or_less(small, reachable, conditions, double, beyond):
+    states = rows_of(reachable.trees, torch.arange(2000, 2000 + 2 * graph_transformer.CHUNK + beyond))
+    network = network_of(small)
+    assert small.n_nodes(states).eq(3).all()  # of one size
+    half = torch.arange(len(states.fragment)) < 100
+    parts = [network(*rows_of(states, rows), conditions) for rows in (half, ~half)]
+    assert_same(network(*states, conditions), [torch.cat(feature) for feature in zip(*parts, strict=True)])
+
+
+def test_the_empty_graph_has_one_stand_in_node_and_empty_slots_are_zero(small, wandered, conditions, double):
+    network = network_of(small)
+    states = concatenate([small.initial_states(2), wandered(small, 20, 9)])
+    node, graph = network(*states, conditions)
+    present = states.fragment != small.n_fragments
+    present[:, 0] |= ~present.any(1)
+    assert (node[~present] == 0).all() and (node[present].abs().max(-1).values > 1e-3).all()
+    assert torch.equal(graph[0, :WIDTH], node[0, 0])  # the mean of one
+    with torch.no_grad():
+        network.node_kinds.weight[small.n_fragments] += 1.0
+    moved = (network(*states, conditions).graph != graph).any(1)
+    assert torch.equal(moved, small.is_empty(states))
+
+
+def test_every_feature_follows_the_conditions(small, reachable, conditions, double):
+    network, states = network_of(small), rows_of(reachable.trees, torch.arange(0, 3000, 100))
+    node, graph = network(*states, conditions)
+    other_node, other_graph = network(*states, conditions + 0.1)
+    present = states.fragment != small.n_fragments
+    assert ((other_node - node).abs().amax(-1)[present] > 1e-4).all()
+    assert ((other_graph - graph).abs() > 1e-8).all()
+
+
+def test_nodes_without_an_edge_hear_each_other_through_the_virtual_node_alone(small, double):
+    """In one layer, messages pass along edges: of a path's ends, neither hears the other but by the norm."""
+    layer, network = Layer(WIDTH, HEADS), network_of(small)
+    ends = torch.zeros(1, 3, 3, dtype=torch.long)
+    ends[0, 0, 1], ends[0, 1, 0], ends[0, 1, 2], ends[0, 2, 1] = 2, 1, 3, 1
+    edges, (_, table, condition) = network.edges(ends), network.tables(torch.zeros(CONDITIONS))
+    tokens = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    heard = []
+    for token in range(4):
+        both_parts = (
+            layer.messages(tokens, edges, table)[0, token],
+            layer.attention(torch.cat([tokens, tokens], -1), edges, table)[0, token],
+        )
+        heard.append([torch.autograd.grad(part.sum(), tokens)[0][0].abs().sum(-1) > 0 for part in both_parts])
+    expected = [[True] * 4, [True, True, True, False], [True] * 4, [True, False, True, True]]
+    for token in range(4):
+        assert [part.tolist() for part in heard[token]] == [expected[token]] * 2
+    assert not torch.equal(*(layer(tokens, edges, table, c * condition) for c in (1.0, 2.0)))

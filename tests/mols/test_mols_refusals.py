@@ -1,0 +1,259 @@
+"""One clear sentence for whatever is wrong on the command line or with the data, exit status 2, nothing written."""
+
+import gzip
+import hashlib
+import pickle
+import shlex
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from small_runs import (
+    SHARED,
+    command,
+    metrics_without_time,
+    quicken,
+    refused,
+    stand_in,
+    without_pictures,
+)
+
+from mols.data import files
+from mols.models.seh_proxy import WEIGHTS_FILE
+from mols.tasks import seh_frag
+
+TEST_SET = "seh_test_set.csv"
+
+
+def refused_at_once(argv, message, tmp_path, monkeypatch, capsys):
+    def started(*_, **__):
+        raise AssertionError("a task is being made")  # not for hours
+
+    monkeypatch.setattr(seh_frag, "make_task", started)
+    monkeypatch.chdir(tmp_path)
+    refused(argv, message, tmp_path, capsys)
+
+
+BAD = [
+    ("--learning_rate 1", "unrecognized arguments: --learning_rate 1"),
+    ("--batch 1", "unrecognized arguments: --batch 1"),  # an abbreviation
+    ("--log_z 1", "unrecognized arguments: --log_z 1"),
+    ("stray", "unrecognized arguments: stray"),
+    ("--tensorboard true", "unrecognized arguments: true"),
+    ("--not_dueling=true", "explicit argument 'true'"),
+    ("--lr", "expected one argument"),
+    ("--algo", "expected one argument"),
+    ("--algo ppo", "--algo is 'ppo': it must be one of tb, db, subtb, dqn, soft_dqn"),
+    ("--algo munchausen_dqn", "one of tb, db, subtb, dqn, soft_dqn"),
+    ("--backward_approach tml", "one of uniform, naive, maxent, tlm, pessimistic"),
+    ("--proxy mine", "--proxy is 'mine': it must be one of original"),
+    ("--test_set qm9", "one of original, generated"),
+    ("--ap cosine", "one of linear, exp, none"),
+    ("--device tpu", "one of cpu, cuda"),
+    ("--if_exists maybe", "one of refuse, resume, overwrite"),
+    ("--lr abc", "--lr is 'abc': it must be a number"),
+    ("--lr nan", "--lr is 'nan': it must be greater than 0"),
+    ("--lr inf", "greater than 0"),
+    ("--lr -1", "greater than 0"),
+    ("--lr 0", "--lr is '0'"),
+    ("--lrd 0", "--lrd is '0': it must be greater than 0"),
+    ("--blr -0.5", "--blr is '-0.5'"),
+    ("--blrd nan", "greater than 0"),
+    ("--log_z_lr 0", "greater than 0"),
+    ("--log_z_lrd 0", "greater than 0"),
+    ("--temp nan", "between 1e-06 and 1000"),
+    ("--temp 0", "between 1e-06"),
+    ("--target_decay 1", "less than 1"),
+    ("--target_decay nan", "less than 1"),
+    ("--rp 1.1", "between 0 and 1"),
+    ("--rp nan", "between 0 and 1"),
+    ("--aexp 0.1", "--aexp has no effect with --ap linear: leave it out, or take --ap exp"),
+    ("--ap none --aexp 0.1", "--aexp has no effect with --ap none"),
+    ("--ap exp --aexp 0", "greater than 0"),
+    ("--weight_decay -1", "at least 0"),
+    ("--gradient_clipping -1", "at least 0"),
+    ("--gradient_clipping nan", "at least 0"),
+    ("--batch_size 1.5", "a whole number"),
+    ("--batch_size 0", "between 1"),
+    ("--n x", "a whole number"),
+    ("--n 0", "at least 1"),
+    ("--seed 0", "--seed is '0'"),
+    ("--threads 0", "between 1"),
+    ("--workers -1", "at least 0"),
+    ("--validate_every 0", "at least 1"),
+    ("--checkpoint_every 0", "at least 1"),
+    ("--corr_every -1", "at least 0"),
+    ("--corr_rounds 0", "between 1"),
+    ("--corr_molecules -1", "at least 0"),
+    ("--max_fragments 0", "between 1 and 32"),
+    ("--max_fragments 33", "between 1 and 32"),
+    ("--width 0", "between 1"),
+    ("--n_layers 0", "between 1"),
+    ("--n_heads 0", "between 1"),
+    ("--output_dir=", "a folder's name"),
+    ("--algo dqn --m_alpha 1", "less than 1"),
+    ("--algo dqn --m_l0 0", "less than 0"),
+    ("--algo dqn --m_l0 nan", "less than 0"),
+    ("--algo dqn --m_l0=-inf", "--m_l0 is '-inf'"),
+    ("--algo dqn --leaf_coeff 0", "greater than 0"),
+    ("--algo subtb --subtb_lambda 0", "greater than 0"),
+    ("--algo db --log_z_lr 0.1", "--log_z_lr has no effect with --algo db: leave it out"),
+    ("--algo dqn --log_z_lrd 10", "--log_z_lrd has no effect with --algo dqn"),
+    ("--algo db --subtb_lambda 0.5", "no effect with --algo db"),
+    ("--algo tb --m_alpha 0.1", "--m_alpha has no effect with --algo tb: leave it out"),
+    ("--m_l0 -10", "no effect with --algo tb"),
+    ("--algo dqn --m_l0 -1e1", "write a value that starts with - as --option=-1"),
+    ("--backward_approach uniform --blr 0.1", "--blr has no effect with --backward_approach uniform: leave it out"),
+    ("--backward_approach pessimistic --blrd 10", "--blrd has no effect with --backward_approach pessimistic"),
+    ("--backward_approach uniform --rand_pb_init", "no effect with --backward_approach uniform"),
+    ("--leaf_coeff 10", "no effect with --algo tb"),
+    ("--algo subtb --not_dueling", "--not_dueling has no effect with --algo subtb"),
+    ("--algo soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --algo dqn"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
+    refused_at_once(shlex.split(line), message, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("argv", [["--seed", "1" + 400 * "0"], ["two\nlines"]], ids=["a huge number", "two lines"])
+def test_odd_text_gets_one_sentence_too(argv, tmp_path, monkeypatch, capsys):
+    refused_at_once(argv, "", tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch, capsys):
+    refused_at_once(["--device", "cuda"], "no usable GPU", tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch):
+    """A machine that has no data and no network; the cache's folder."""
+
+    def unreachable(*_, **__):
+        raise urllib.error.URLError("Network is unreachable")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.delenv("GFLOWNET_TLM_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache = tmp_path / "cache" / "gflownet-tlm"
+    cache.mkdir(parents=True)
+    return cache
+
+
+def put(folder, name, content):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def test_without_a_network_it_says_where_to_put_the_weights(no_data, tmp_path, capsys):
+    message = f"put {WEIGHTS_FILE} into {no_data}, or into a folder that --data_dir or GFLOWNET_TLM_DATA names"
+    refused(command("tb", tmp_path / "runs", "--proxy", "original"), message, tmp_path, capsys)
+
+
+def test_a_data_folder_that_is_not_there(no_data, tmp_path, monkeypatch, capsys):
+    missing = str(tmp_path / "none")
+    argv = command("tb", tmp_path / "runs")
+    refused([*argv, "--data_dir", missing], f"--data_dir is {missing!r}, which is no folder", tmp_path, capsys)
+    monkeypatch.setenv("GFLOWNET_TLM_DATA", missing)
+    refused(argv, f"GFLOWNET_TLM_DATA is {missing!r}, which is no folder", tmp_path, capsys)
+
+
+def test_a_data_folder_without_the_weights(no_data, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    argv = command("tb", tmp_path / "runs", "--data_dir", str(tmp_path / "data"))
+    refused(argv, f"{WEIGHTS_FILE} is not in {tmp_path / 'data'}: put it there", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("place", ["data", "cache/gflownet-tlm"])
+def test_weights_of_another_hash(place, no_data, tmp_path, monkeypatch, capsys):
+    put(tmp_path / place, WEIGHTS_FILE, b"damaged")
+    argv = command("tb", tmp_path / "runs", *(["--data_dir", str(tmp_path / "data")] if place == "data" else []))
+    refused(argv, f"{WEIGHTS_FILE} is damaged or another file (its sha256 is ", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([np.zeros((3, 4))] * 22, "the weights of another network"),
+        ([np.zeros((64, 71))], "the weights of another network"),
+        (eval, "it names builtins.eval"),
+        ({"weight": 1.0}, "not a list of finite arrays"),
+    ],
+    ids=["shapes", "number", "a program", "no arrays"],
+)
+def test_weights_of_another_network(weights, message, no_data, tmp_path, monkeypatch, capsys):
+    content = gzip.compress(pickle.dumps(weights))
+    published = files.FILES[WEIGHTS_FILE]
+    table = {WEIGHTS_FILE: published._replace(sha256=hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(files, "FILES", table)
+    put(tmp_path / "data", WEIGHTS_FILE, content)
+    argv = command("tb", tmp_path / "runs", "--data_dir", str(tmp_path / "data"))
+    refused(argv, message, tmp_path, capsys)
+
+
+def test_a_test_set_that_is_not_there_or_another_one(no_data, tmp_path, monkeypatch, capsys):
+    stand_in(monkeypatch)
+    argv = command("tb", tmp_path / "runs", "--test_set", "original")
+    refused(argv, f"{TEST_SET} is not in {no_data}: put it there, or use --test_set generated", tmp_path, capsys)
+    put(no_data, TEST_SET, b"smiles\nCC\n")
+    refused(argv, f"{TEST_SET} is damaged or another file (its sha256 is ", tmp_path, capsys)
+
+
+@pytest.fixture
+def test_set(monkeypatch):
+    """``test_set(SMILES, ...)`` makes these the generated test set."""
+    stand_in(monkeypatch)
+    without_pictures(monkeypatch)
+
+    def new(*smiles):
+        monkeypatch.setattr("mols.envs.reference_molecules.generated_test_set", lambda *_: list(smiles))
+
+    return new
+
+
+CUT, NOT_CUT = ["c1ccccc1-c1ccccc1", "c1ccncc1-c1ccccc1", "C1CCNCC1"], ["[Na+].[Cl-]", "no SMILES", "[Xe]"]
+
+
+@pytest.mark.parametrize("smiles", [[], NOT_CUT, [*NOT_CUT, CUT[0]]], ids=["empty", "none", "one"])
+def test_a_test_set_of_which_too_few_can_be_cut(smiles, test_set, tmp_path, capsys):
+    test_set(*smiles)
+    message = f"{len(smiles) // 4} molecules of the test set can be cut: raise --corr_molecules or --max_fragments"
+    refused(command("tb", tmp_path / "runs", "--corr_molecules", "0"), message, tmp_path, capsys)
+
+
+def test_molecules_that_cannot_be_cut_are_left_out_and_counted(test_set, tmp_path, monkeypatch, capsys):
+    test_set(NOT_CUT[0], CUT[0], NOT_CUT[1], *CUT[1:], NOT_CUT[2])
+    seen = []
+    monkeypatch.setattr("mols.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
+    for number, (n_cut, n_all) in {"0": (3, 6), "4": (2, 4)}.items():
+        assert seh_frag.main(command("tb", tmp_path / number, "--corr_molecules", number)) == 0
+        assert f"test set: {n_cut} of {n_all} molecules are made of these fragments" in capsys.readouterr().out
+        assert len(seen[-1].fragment) == n_cut
+
+
+def test_nothing_is_said_of_a_test_set_that_can_be_cut(test_set, tmp_path, monkeypatch, capsys):
+    test_set(*CUT)
+    monkeypatch.setattr("mols.algorithm.train", lambda *_, **__: None)
+    assert seh_frag.main(command("tb", tmp_path)) == 0
+    assert "test set" not in capsys.readouterr().out
+
+
+def test_single_fragments_are_too_few_for_a_generated_test_set(no_data, tmp_path, monkeypatch, capsys):
+    """There are 72 of them: what is said has to be something that the user can do."""
+    stand_in(monkeypatch)
+    without_pictures(monkeypatch)
+    refused(command("tb", tmp_path / "runs", "--max_fragments", "1"), "--max_fragments", tmp_path, capsys)
+
+
+@pytest.mark.skipif(not (SHARED / TEST_SET).is_file(), reason=f"no {TEST_SET} in {SHARED}")
+def test_the_published_test_set(tmp_path, monkeypatch, capsys):
+    quicken(monkeypatch)
+    without_pictures(monkeypatch)
+    monkeypatch.setenv("GFLOWNET_TLM_DATA", str(SHARED))
+    argv = command("tb", tmp_path, "--test_set", "original", "--max_fragments", "8", "--corr_molecules", "20")
+    assert seh_frag.main([*argv, "--n", "1"]) == 0
+    assert metrics_without_time(tmp_path)["reward_correlation"] != "[nan]"
