@@ -37,8 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print a Markdown table; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mols.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS, default="seh")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender (3)")
-    parser.add_argument("--iterations", type=int, default=2, help="of a turn (2)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, choices=range(1, 1000), metavar="INT", help="turns of each contender (3)"
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=2, choices=range(1, 1000), metavar="INT", help="of a turn (2)"
+    )
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
     parser.add_argument("--data_dir", default="", help="folder of the reward's weights")
     arguments = parser.parse_args(argv)
@@ -87,19 +91,21 @@ class Stopwatch:
     """Seconds spent in the parts of an agent's iterations, by wrapping its methods."""
 
     def __init__(self, agent: LearningAgent) -> None:
-        self.agent, self._seconds = agent, Counter()
+        self.agent, self._seconds, self._inside = agent, Counter(), ""
         agent.sample = self._timed(agent.sample, "sample")
         agent.task.score = self._timed(agent.task.score, "reward")
         agent.backward_loss = self._timed(agent.backward_loss, "losses")
         agent.forward_loss = self._timed(agent.forward_loss, "losses")
         for method in ENVIRONMENT:
-            setattr(agent.environment, method, self._timed(getattr(agent.environment, method), method))
+            setattr(agent.environment, method, self._timed(getattr(agent.environment, method), method, "sample"))
 
-    def _timed(self, function: Callable, part: str) -> Callable:
+    def _timed(self, function: Callable, part: str, within: str = "") -> Callable:
         def timed(*arguments, **options):
-            start = time.perf_counter()
+            outer, self._inside, start = self._inside, part, time.perf_counter()
             result = function(*arguments, **options)
-            self._seconds[part] += time.perf_counter() - start
+            self._inside = outer
+            if within in ("", outer):
+                self._seconds[part] += time.perf_counter() - start
             return result
 
         return timed

@@ -180,7 +180,7 @@ def run_directory(config: ConfigDict, groups: Groups) -> Path:
     """``<output_dir>/mols/<task>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
     table = by_name(groups)
     standard = _resolve({name: table[name].default for name in table} | {"algo": config.algo}, config.environment)
-    standard["blr"] = config.lr / 10
+    standard |= {"blr": config.lr / 10, "aexp": 0.2 if config.ap == "exp" else 0.0}
     differing = [
         f"{name}={config[name]}"
         for name in table
