@@ -141,6 +141,9 @@ def estimated_log_prob(
 ) -> Tensor:
     """(S,) estimates of log P(x), nats: the log of the mean of P_F(tau) / P_B(tau | x) over backward trajectories.
 
+    Isomorphic parents are not merged, so that a tree counts once for each of its symmetries: what the estimates tend to
+    is their number times P_F's probability of the tree.
+
     Args:
         finished: S states that can stop.
         policies: P_F and the P_B that the trajectories are drawn from.

@@ -6,9 +6,12 @@ from bitseq import evaluation
 from bitseq.algorithm import train_step
 
 N_STEPS = 1_500  # 24,000 trajectories
-# A trunk that can hold the flows of 625 states: the conftest's, one layer of 16 features, stays at 0.3 with db.
+# A trunk that can hold the flows of 625 states: the conftest's, one layer of 16 features, stays at 0.3 with db even if
+# every transition is learned from at once.
 TRUNK = {"width": 32, "n_layers": 2, "n_heads": 4, "ff_width": 32, "dropout": 0.0}
-TOLERANCE = {"uniform": 0.2, "tlm": 0.2}
+# Of the total variation, which is above 0.7 before training. Seen over two seeds: with uniform 0.10 with db, at most
+# 0.05 with the others; with tlm 0.10 with tb, at most 0.07 with the others.
+TOLERANCE = 0.15
 
 
 def total_variation(agent):
@@ -22,10 +25,10 @@ def total_variation(agent):
 @pytest.mark.parametrize("approach", ["uniform", "tlm"])
 def test_training_reaches_the_exact_distribution(new_agent, objective, approach):
     options = {"start_learning": 16, "replay_batch_size": 128} if "dqn" in objective else {}
-    # With P_B's own steps on the shared trunk, as fast as P_F's, P_F stays at 0.17 at this size.
+    # P_B's steps on the shared trunk, as fast as P_F's, would keep P_F moving: 0.33 with tb.
     options |= {"backward_head_only": True} if approach == "tlm" else {}
     agent = new_agent(objective, approach, learning_rate=2e-3, **TRUNK, **options)
     assert total_variation(agent) > 0.6
     for _ in range(N_STEPS):
         train_step(agent)
-    assert total_variation(agent) < TOLERANCE[approach]
+    assert total_variation(agent) < TOLERANCE
