@@ -24,7 +24,7 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The affine map of the last dimension."""
-        of_rows = inputs.dim() > 1 and inputs.numel() > 0  # what oneDNN takes
+        of_rows = self.bias is not None and inputs.dim() > 1 and inputs.numel() > 0  # what is written for oneDNN
         if of_rows and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and onednn_is_faster():
             linear = _OneDNNLinear.apply if torch.is_grad_enabled() else _product
             return linear(inputs, self.weight, self.bias)
