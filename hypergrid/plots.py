@@ -45,7 +45,7 @@ def draw_run(directory: Path, agent) -> None:
         floor = {"l1_dist": 1.0, "total_variation": config["env"]["height"] ** config["env"]["ndim"] / 2}.get(column)
         if floor:
             scaled = np.array(metrics["l1_floor"]) * floor
-            axis.plot(metrics["trajectories"], scaled, **FLOOR_STYLE, label="perfect sampler, as many samples")
+            axis.plot(metrics["trajectories"], scaled, **FLOOR_STYLE, marker=_marker(scaled), label="perfect sampler")
             axis.legend(frameon=False)
     figure.suptitle(title(config))
     figure.savefig(directory / "curves.png", dpi=120)
@@ -81,7 +81,8 @@ def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str,
     if not known.any():
         axis.text(0.5, 0.5, "this algorithm has none", ha="center", va="center", transform=axis.transAxes)
         return
-    axis.plot(steps[known], values[known], color=colour, label="last samples of training")
+    shown = values[known]
+    axis.plot(steps[known], shown, color=colour, marker=_marker(shown), label="last samples of training")
     exact = {"l1_dist": "exact_l1_dist", "total_variation": "exact_total_variation"}.get(column)
     if exact and np.isfinite(metrics[exact]).any():
         known = np.isfinite(metrics[exact])
@@ -90,6 +91,11 @@ def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str,
         )
     if scale == "log" and np.nanmin(values) > 0:
         axis.set_yscale("log")
+
+
+def _marker(values) -> str | None:
+    """A line of one point would not be seen without one."""
+    return "." if len(values) == 1 else None
 
 
 def _draw_distribution(path: Path, agent, heading: str) -> None:
@@ -141,7 +147,8 @@ def draw_comparison(directories: list[Path], out: Path) -> None:
         colour = COLOURS[algo.get("backward_approach")]
         for axis, exact in zip(axes, (None, "exact_total_variation"), strict=True):
             column = "l1_dist" if exact is None else "total_variation"
-            axis.plot(metrics["trajectories"], metrics[column], color=colour, label=label)
+            values = metrics[column]
+            axis.plot(metrics["trajectories"], values, color=colour, marker=_marker(values), label=label)
             if exact:
                 axis.plot(metrics["trajectories"], metrics[exact], "o", color=colour, mfc="white")
     longest = max((read_metrics(directory) for directory in directories), key=lambda m: len(m["step"]))

@@ -6,6 +6,7 @@ One EMA copy of all weights samples the trajectories, and is what the correlatio
 target. It moves once per step: after P_B's own update, or after P_F's where P_B has none.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ def halving(every: float):
 # The share of the initial random actions that is left after a fraction of the run.
 ANNEALING = {
     "linear": lambda fraction, scale: 1 - fraction,
-    "exp": lambda fraction, scale: 2.718281828459045 ** (-fraction / scale),
+    "exp": lambda fraction, scale: math.exp(-fraction / scale),
     "none": lambda fraction, scale: 1.0,
 }
 
