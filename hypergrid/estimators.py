@@ -90,7 +90,7 @@ def as_mlp(trunk: Trunk, head: nn.Linear, coefficient: float = 1.0) -> MLP:
     n_inputs, width = trunk.table.shape
     mlp = MLP(n_inputs, head.out_features, hidden_dim=width, n_hidden_layers=len(trunk.layers) + 1)
     linears = [module for module in mlp.trunk if isinstance(module, nn.Linear)]
-    sources = [(trunk.table.T, trunk.bias), *((layer.weight, layer.bias) for layer in trunk.layers)]
+    sources = [(trunk.table.T, trunk.bias), *((layer.matrix.T, layer.bias) for layer in trunk.layers)]
     with torch.no_grad():
         for linear, (weight, bias) in zip(linears, sources, strict=True):
             linear.weight.copy_(weight)

@@ -32,7 +32,7 @@ class Trunk(nn.Module):
         bound = 1 / math.sqrt(ndim * height)  # torch's own bound for a linear layer with D*H inputs
         self.table = nn.Parameter(torch.empty(ndim * height, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers - 1))
+        self.layers = nn.ModuleList(HiddenLayer(width) for _ in range(n_layers - 1))
 
     def forward(self, states: Tensor) -> Tensor:
         """(M, D) states -> (M, width) features."""
@@ -41,6 +41,22 @@ class Trunk(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden).relu_()
         return hidden
+
+
+class HiddenLayer(nn.Module):
+    """A square linear layer whose matrix lies (inputs, outputs), as the rollout reads it and its gradient arises.
+
+    With torch's (outputs, inputs) each of the two takes a transposed copy, an eighth of an iteration.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        linear = nn.Linear(width, width)
+        self.matrix, self.bias = nn.Parameter(linear.weight.detach().T.contiguous()), linear.bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(M, width) -> (M, width)."""
+        return torch.addmm(self.bias, inputs, self.matrix)
 
 
 class LearnedBackward(nn.Module):

@@ -92,8 +92,8 @@ def sample_trajectories(
     # One (inputs, outputs) matrix and one bias per hidden layer after the first; none is an empty stack.
     width = len(bias)
     weights, biases = (np.empty((len(trunk.layers), *shape), table.dtype) for shape in ((width, width), (width,)))
-    for layer, linear in enumerate(trunk.layers):
-        weights[layer], biases[layer] = _on_host(linear.weight.t().contiguous(), linear.bias)
+    for row, layer in enumerate(trunk.layers):
+        weights[row], biases[row] = _on_host(layer.matrix, layer.bias)
     capacity = n_trajectories * environment.max_length
     row, actions, trajectory_index = (np.empty(capacity, np.int64) for _ in range(3))
     visited = np.empty(min(capacity, environment.n_states), np.int64)
