@@ -19,7 +19,7 @@ from bitseq.environment import StringEnvironment
 from bitseq.policies import FixedBackward, LearnedBackward, Policies
 from bitseq.sampling import draw, taken_log_pb
 
-CHUNK = 256  # states in one network pass: what it computes stays in a core's cache
+CHUNK = 512  # states in one network pass
 MAX_EXACT_STATES = 100_000
 
 

@@ -129,13 +129,13 @@ def test_one_trajectory_of_the_exact_policy_gives_the_exact_probability(tiny, ex
 @pytest.mark.parametrize("learned", [False, True], ids=["uniform", "learned"])
 def test_estimates_converge_to_the_exact_distribution(strings, new_policies, learned, coefficient):
     environment = strings(8, 2)
-    policies = new_policies(environment)
+    policies = new_policies(environment, seed=8)  # far enough from uniform for the last line
     backward = policies.backward if learned else FixedBackward("uniform", environment.empty)
     some = true_distribution(environment)[0][::17]
     options = {"rounds": 1_500, "coefficient": coefficient}
     found = estimated_log_prob(some, policies, backward, environment, np.random.default_rng(5), **options)
     error = (found - exact_distribution(policies, environment, coefficient).log()[::17]).abs()
-    assert error.max() < 0.1 and error.mean() < 0.04  # seen: 0.05 and 0.02, half of that with four times the rounds
+    assert error.max() < 0.1 and error.mean() < 0.04  # seen: 0.07 and 0.03, half of that with four times the rounds
     wrong = exact_distribution(policies, environment, 1.0 if coefficient > 1 else 1.5).log()[::17]
     assert (found - wrong).abs().mean() > 0.5
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import bitseq
-from bitseq import benchmark, collect, environment, linear, plots, report, settings
+from bitseq import benchmark, collect, environment, plots, report, settings, transformer
 from bitseq.agent import COLUMNS, make_agent
 from bitseq.algorithm import train_step
 from bitseq.colours import COLOURS
@@ -258,10 +259,11 @@ def test_the_operations_of_an_iteration_by_hand():
 
 @pytest.mark.parametrize("approach", benchmark.APPROACHES)
 def test_the_operations_are_those_that_torch_counts(objective, approach, new_agent, monkeypatch):
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)  # torch does not count oneDNN's
+    monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)  # torch counts its own operations alone,
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # none of fused layers
     agent = new_agent(objective, approach, n=64, k=4, width=64, ff_width=32, n_layers=2, batch_size=4)
     train_step(agent)
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         train_step(agent)
     # Left out: P_B's and the positions' heads, log F, the distances to the modes.
     assert counter.get_total_flops() == pytest.approx(benchmark.operations(agent), rel=0.01)

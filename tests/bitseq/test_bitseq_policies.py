@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bitseq import evaluation
+from bitseq import evaluation, transformer
 from bitseq.algorithm import train_step
 from bitseq.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
@@ -78,6 +78,32 @@ def test_learned_backward_policy_reads_the_features_it_is_given(environment, new
     if environment.length > 1:
         moved = policies.backward.log_probs(states, torch.randn(features.shape))
         assert (moved - expected)[1:].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("by_torch", [False, True], ids=["compiled", "by torch"])
+def test_backward_policy_asks_for_the_begin_token_alone_and_is_that_of_the_full_features(
+    strings, new_policies, by_torch, monkeypatch
+):
+    environment = strings(8, 2)
+    policies, states = new_policies(environment, scale=5.0, n_layers=2), all_states(environment)
+    encode, asked = transformer.encode, []
+
+    def recorded(layers, tokens, probability, n_read):
+        asked.append(n_read)
+        return encode(layers, tokens, probability, n_read)
+
+    monkeypatch.setattr(transformer, "encode", recorded)
+    if by_torch:
+        monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)
+    found, expected = policies.backward.log_probs(states), policies.backward.log_probs(states, policies.trunk(states))
+    assert asked == [1, 5]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    mask, parameters = environment.backward_mask(states), list(policies.backward.parameters())
+    assert uniform_deviation(found, mask) > 0.1
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).masked_fill(~mask, 0.0)
+    gradients, others = (torch.autograd.grad((log_pb * weights).sum(), parameters) for log_pb in (found, expected))
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 
 
 def test_backward_policy_has_finite_gradients_at_every_state(strings, new_policies):
