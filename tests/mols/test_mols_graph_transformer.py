@@ -192,7 +192,8 @@ def test_features_do_not_depend_on_the_chunks(batch, conditions, monkeypatch, ch
 
 
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
-def test_as_many_graphs_as_a_chunk_and_one_more_or_less(small, reachable, conditions, double, beyond):
+def test_as_many_graphs_as_a_chunk_and_one_more_or_less(small, reachable, conditions, double, beyond, monkeypatch):
+    monkeypatch.setattr(graph_transformer, "CHUNK", 100)
     states = rows_of(reachable.trees, torch.arange(2000, 2000 + 2 * graph_transformer.CHUNK + beyond))
     network = network_of(small)
     assert small.n_nodes(states).eq(3).all()  # of one size
@@ -229,16 +230,16 @@ def test_nodes_without_an_edge_hear_each_other_through_the_virtual_node_alone(sm
     layer, network = Layer(WIDTH, HEADS), network_of(small)
     ends = torch.zeros(1, 3, 3, dtype=torch.long)
     ends[0, 0, 1], ends[0, 1, 0], ends[0, 1, 2], ends[0, 2, 1] = 2, 1, 3, 1
-    edges, (_, table, condition) = network.edges(ends), network.tables(torch.zeros(CONDITIONS))
+    group, (_, table, condition) = network.group(ends), network.tables(torch.zeros(CONDITIONS))
     tokens = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(4)).requires_grad_()
     heard = []
     for token in range(4):
         both_parts = (
-            layer.messages(tokens, edges, table)[0, token],
-            layer.attention(torch.cat([tokens, tokens], -1), edges, table)[0, token],
+            layer.messages(table, group, tokens)[0, token],
+            layer.attention(layer.edge(table), group, layer.query_key_value_skip(tokens.repeat(1, 1, 2)))[0, token],
         )
         heard.append([torch.autograd.grad(part.sum(), tokens)[0][0].abs().sum(-1) > 0 for part in both_parts])
     expected = [[True] * 4, [True, True, True, False], [True] * 4, [True, False, True, True]]
     for token in range(4):
         assert [part.tolist() for part in heard[token]] == [expected[token]] * 2
-    assert not torch.equal(*(layer(tokens, edges, table, c * condition) for c in (1.0, 2.0)))
+    assert not torch.equal(*(layer(tokens[0], [group], table, c * condition) for c in (1.0, 2.0)))
