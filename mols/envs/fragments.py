@@ -15,7 +15,7 @@ Every removable leaf and every set end is one backward action: parents that are 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from mols.experiment import ExperimentError
 
 STOP = 0  # the forward action
 UNSET, FIRST_POINT = 1, 2  # values of an edge's end: not set, set to the first point
+States = TypeVar("States", bound=tuple)  # a NamedTuple of tensors, a row for each state
 KEY_SEED = 0  # of the multipliers of ``keys``: the same in every run
 
 
@@ -55,14 +56,14 @@ class ForwardMask(NamedTuple):
     set: Tensor
 
 
-def rows_of(states: Trees, rows: Tensor) -> Trees:
+def rows_of(states: States, rows: Tensor) -> States:
     """The states that an index or a boolean mask picks."""
-    return Trees(*(tensor[rows] for tensor in states))
+    return states._make(tensor[rows] for tensor in states)
 
 
-def concatenate(batches: Sequence[Trees]) -> Trees:
+def concatenate(batches: Sequence[States]) -> States:
     """Batches of states, one after the other."""
-    return Trees(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
+    return batches[0]._make(torch.cat(tensors) for tensors in zip(*batches, strict=True))
 
 
 class FragmentEnvironment:
@@ -99,7 +100,7 @@ class FragmentEnvironment:
         self.max_length = 3 * self.n_slots - 1  # S nodes, 2 (S - 1) ends, stop
         self._points_of = torch.tensor([*sizes, 0], device=self.device)  # an empty slot has none
         self._has_point = torch.arange(self.n_points, device=self.device) < self._points_of[:, None]
-        self._key = _multipliers(self.n_backward_actions).to(self.device)
+        self._key = multipliers(self.n_backward_actions).to(self.device)
 
     def initial_states(self, n_states: int) -> Trees:
         """N copies of s_0."""
@@ -207,7 +208,7 @@ class FragmentEnvironment:
         return row, end // self.n_slots, end % self.n_slots, number % self.n_points
 
 
-def _multipliers(n: int) -> Tensor:
+def multipliers(n: int) -> Tensor:
     """(n,) random integers of 64 bits."""
     largest = torch.iinfo(torch.int64)
     return torch.randint(largest.min, largest.max, (n,), generator=torch.Generator().manual_seed(KEY_SEED))
