@@ -5,14 +5,7 @@ generation": of an atom its element, aromaticity, hybridisation and hydrogens, o
 small arrays by RDKit, atom by atom; everything after that is done for a batch at once.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from math import ceil
-from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +13,7 @@ from rdkit import Chem
 from rdkit.Chem.rdchem import HybridizationType
 
 from mols.experiment import ExperimentError
+from mols.models.workers import WorkerMap
 
 MAX_ATOMIC_NUMBER = 56  # barium
 ELEMENTS = (1, 6, 7, 8, 9)  # H C N O F, which have a column of their own besides; column 5 is all others
@@ -110,51 +104,12 @@ def atom_features(atoms: np.ndarray) -> np.ndarray:
     return features
 
 
-class Featuriser:
-    """``featurise`` for many molecules; worker processes change how long it takes, never what comes out.
+class Featuriser(WorkerMap[Chem.Mol, MoleculeGraph]):
+    """``featurise`` for many molecules.
 
     Args:
-        workers: processes, started when first needed; 0: this one.
+        workers: as in ``WorkerMap``.
     """
 
     def __init__(self, workers: int = 0) -> None:
-        self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __call__(self, molecules: Sequence[Chem.Mol]) -> list[MoleculeGraph]:
-        """The graphs of the molecules, in their order.
-
-        Raises:
-            ExperimentError: as ``featurise``; or a worker died.
-        """
-        if self.workers == 0:
-            return [featurise(molecule) for molecule in molecules]
-        if self._pool is None:
-            # spawn: a fork would copy the locks of torch's threads in whatever state they are.
-            self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _start_worker)
-        binaries = [molecule.ToBinary() for molecule in molecules]
-        try:
-            return list(self._pool.map(_featurise_binary, binaries, chunksize=ceil(len(binaries) / self.workers) or 1))
-        except BrokenProcessPool as error:
-            raise ExperimentError("a worker process died, perhaps for want of memory: use fewer --workers") from error
-
-    def close(self) -> None:
-        """End the workers; the next call would start others."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-
-def _featurise_binary(binary: bytes) -> MoleculeGraph:
-    return featurise(Chem.Mol(binary))
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
+        super().__init__(featurise, workers)

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mols.data.files import find
 from mols.data.restricted_pickle import load_arrays
 from mols.experiment import ExperimentError
+from mols.models.raw_csv import require_writable, write_rows
 from mols.models.seh_features import N_FEATURES, NO_BOND, GraphBatch, MoleculeGraph, collate, featurise
 
 WEIGHTS_FILE = "bengio2021flow_proxy.pkl.gz"
@@ -172,29 +173,14 @@ def write_raw(source: Path, out: Path, data_dir: str | Path | None = None) -> tu
     Raises:
         ExperimentError: a file is missing or wrong, or ``out`` exists.
     """
-    _require_writable(out)
+    require_writable(out)
     smiles = _read_smiles(source)
     graphs = [_graph(text) for text in smiles]
     known = [graph for graph in graphs if graph is not None]
     values = iter(load_proxy(data_dir)(known).tolist())
-    rows = [(text, "" if graph is None else f"{next(values):.6f}") for text, graph in zip(smiles, graphs, strict=True)]
-    try:
-        with out.open("x", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("smiles", "raw"), *rows])
-    except OSError as error:
-        raise ExperimentError(f"cannot write {out} ({error.strerror}): choose another --out") from error
+    rows = [(text, None if graph is None else next(values)) for text, graph in zip(smiles, graphs, strict=True)]
+    write_rows(out, rows)
     return len(known), len(smiles) - len(known)
-
-
-def _require_writable(out: Path) -> None:
-    """Refuse, before anything is computed, what can be known to fail at the end."""
-    try:
-        if out.exists():
-            raise ExperimentError(f"{out} exists: delete it, or choose another --out")
-        if not out.parent.is_dir():
-            raise ExperimentError(f"{out.parent} is no folder: make it, or choose another --out")
-    except OSError as error:
-        raise ExperimentError(f"cannot write {out} ({error.strerror}): choose another --out") from error
 
 
 def _read_smiles(path: Path) -> list[str]:
