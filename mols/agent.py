@@ -5,6 +5,8 @@ MunchausenDQN; both on the current batch, with the Huber loss of the residuals, 
 or averaged over its sub-trajectories, and averaged over trajectories.
 """
 
+from collections.abc import Sequence
+
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor
@@ -15,21 +17,20 @@ from mols.learning import Batch, LearningAgent
 from mols.randomness import Streams
 from mols.task import Task
 
-COLUMNS = (
-    "modes_found_0.875",
-    "modes_found_0.9375",
-    "modes_found_1",
-    "mean_reward",
-    "invalid_share",
-    "top_100_reward",
-    "top_100_diversity",
-    "rewards_evaluated",
-    "reward_correlation",
-    "reward_correlation_generated",
-    "modes_sorted_0.875",
-    "modes_sorted_0.9375",
-    "modes_sorted_1",
-)
+
+def columns(thresholds: Sequence[float]) -> tuple[str, ...]:
+    """The suite's own columns of metrics.csv, for a task's thresholds of modes."""
+    return (
+        *(f"modes_found_{threshold:g}" for threshold in thresholds),
+        "mean_reward",
+        "invalid_share",
+        "top_100_reward",
+        "top_100_diversity",
+        "rewards_evaluated",
+        "reward_correlation",
+        "reward_correlation_generated",
+        *(f"modes_sorted_{threshold:g}" for threshold in thresholds),
+    )
 
 
 def huber(residual: Tensor) -> Tensor:

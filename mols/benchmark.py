@@ -24,10 +24,10 @@ from mols.agent import QAgent, make_agent
 from mols.algorithm import train_step
 from mols.experiment import ExperimentError
 from mols.learning import LearningAgent
-from mols.tasks import seh_frag
+from mols.tasks import qm9, seh_frag
 
 APPROACHES = ("uniform", "tlm")
-TASKS = {"seh": seh_frag}
+TASKS = {"seh": seh_frag, "qm9": qm9}
 BATCH = 64
 ENVIRONMENT = ("forward_mask", "step", "undo", "keys")
 PARTS = ("rollout", "environment", "reward", "losses", "updates")
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         "--iterations", type=int, default=2, choices=range(1, 1000), metavar="INT", help="of a turn (2)"
     )
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
-    parser.add_argument("--data_dir", default="", help="folder of the reward's weights")
+    parser.add_argument("--data_dir", default="", help="folder of the reward's weights (seh)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(f"| objective | P_B | s/iteration | of the limit | {' | '.join(PARTS)} | distinct states |")
@@ -70,7 +70,7 @@ def measure(task, objective: str, rounds: int, iterations: int, data_dir: str) -
     for approach, watch in watches.items():
         part = {name: statistics.median(turn[name] for turn in turns[approach]) for name in (*PARTS, "step", "tokens")}
         limit = operations(watch.agent, part["tokens"]) / statistics.median(speeds)
-        states = len(watch.agent._last_states.fragment)
+        states = len(watch.agent._last_states[0])
         cells = [f"{part['step']:.2f}", f"{100 * limit / part['step']:.0f}%", *(f"{part[name]:.2f}" for name in PARTS)]
         print(f"| {objective} | {approach} | {' | '.join(cells)} | {states} |", flush=True)
     print(f"<!-- {objective}: large product at {statistics.median(speeds) / 1e9:.0f} GFLOP/s -->", flush=True)
@@ -79,7 +79,7 @@ def measure(task, objective: str, rounds: int, iterations: int, data_dir: str) -
 def warm_agent(task, objective: str, approach: str, data_dir: str) -> LearningAgent:
     """A default agent of seed 1 after two iterations."""
     argv = ["--algo", objective, "--backward_approach", approach, "--device", "cpu", "--batch_size", str(BATCH)]
-    argv += ["--corr_every", "0", "--data_dir", data_dir]
+    argv += ["--corr_every", "0", *(["--data_dir", data_dir] if data_dir else [])]
     config = settings.parse(argv, task.NAME, task.OPTIONS)
     agent = make_agent(config, task.make_task(config))
     for _ in range(2):

@@ -14,7 +14,6 @@ import numpy as np
 from rdkit import Chem
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
-THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 MAX_SIMILARITY = 0.7
 N_TOP = 100
 
@@ -76,13 +75,17 @@ def sorted_modes(candidates: Sequence[Found], threshold: float) -> list[Found]:
 class MoleculeTracker:
     """What training has found so far, updated by each batch of molecules.
 
+    Args:
+        thresholds: rewards r from which on a molecule may be a mode, the lowest first.
+
     Attributes:
-        counters: one ``ModeCounter`` for each of ``THRESHOLDS``.
+        counters: one ``ModeCounter`` for each threshold.
         candidates: every molecule with a reward of at least the lowest threshold, by SMILES.
     """
 
-    def __init__(self) -> None:
-        self.counters = [ModeCounter(threshold) for threshold in THRESHOLDS]
+    def __init__(self, thresholds: Sequence[float]) -> None:
+        self.thresholds = tuple(thresholds)
+        self.counters = [ModeCounter(threshold) for threshold in thresholds]
         self.candidates: dict[str, Found] = {}
         self._top: list[tuple[float, int, str]] = []  # a heap of (reward, - order of discovery, SMILES)
         self._n_seen = 0
@@ -98,7 +101,7 @@ class MoleculeTracker:
                 continue
             found = Found(text, float(reward), step)
             self._push_top(found)
-            if found.reward >= THRESHOLDS[0] and text not in self.candidates:
+            if found.reward >= self.thresholds[0] and text not in self.candidates:
                 self.candidates[text] = found
                 bits = fingerprint(text)
                 for counter in self.counters:

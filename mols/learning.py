@@ -27,7 +27,7 @@ from mols.backward_loss import (
     trajectory_negative_log_likelihood,
     uniform_deviation,
 )
-from mols.envs.fragments import Trees
+from mols.envs.fragments import States
 from mols.evaluation import MoleculeTracker, pearson, sorted_modes
 from mols.models.graph_transformer import Features
 from mols.policies import Policies, frozen_copy, move_towards, parameters_of
@@ -78,10 +78,10 @@ class LearningAgent(ABC):
         self.backward_first = True
         self.policies = self._make_policies()
         self.average = frozen_copy(self.policies)
-        self.molecules = MoleculeTracker()
+        self.molecules = MoleculeTracker(task.thresholds)
         self._parameters = list(self.policies.parameters())
         self._recent = RecentBatches()
-        self._last_states: Trees | None = None
+        self._last_states: States | None = None
         self._step = 0
         self.forward_learner = self._make_forward_learner()
         self.backward_learner = self._make_backward_learner() if self.approach.loss is not None else None
@@ -221,7 +221,7 @@ class LearningAgent(ABC):
             return False
         return step == self.n_steps or step // every > (step - self.config.validate_every) // every
 
-    def _correlation(self, finished: Trees) -> float | None:
+    def _correlation(self, finished: States) -> float | None:
         """Pearson correlation of log P(x) with log R over finished states."""
         log_reward = self.task.score(finished, training=False).log_reward
         log_prob = estimated_log_prob(
@@ -261,11 +261,13 @@ class LearningAgent(ABC):
             self.backward_learner.load_state_dict(state["learners"]["backward"])
         device = self.environment.device
         self._recent.load_state_dict(
-            Transitions(Trees(*(t.to(device) for t in visited)), *(t.to(device) for t in rest))
-            for visited, *rest in state["recent"]
+            Transitions(self._states(visited), *(t.to(device) for t in rest)) for visited, *rest in state["recent"]
         )
-        self._last_states = Trees(*(t.to(device) for t in state["last_states"]))
+        self._last_states = self._states(state["last_states"])
         self._step = state["step"]
+
+    def _states(self, tensors: tuple[Tensor, ...]) -> States:
+        return self.environment.initial_states(0)._make(tensor.to(self.environment.device) for tensor in tensors)
 
 
 def _likelihood(policies: Policies, transitions: Transitions, features: Features, log_pb: Tensor) -> Tensor:

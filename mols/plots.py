@@ -10,7 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import Draw
 
 from mols.colours import COLOURS
-from mols.evaluation import THRESHOLDS, MoleculeTracker, sorted_modes
+from mols.evaluation import MoleculeTracker, sorted_modes
 from mols.experiment import read_metrics
 
 matplotlib.use("Agg")
@@ -19,7 +19,6 @@ from matplotlib.ticker import EngFormatter
 
 N_DRAWN = 20
 CURVES = (
-    ("modes found in training", [(f"modes_found_{t:g}", f"r >= {t:g}") for t in THRESHOLDS], "linear"),
     ("reward r", [("top_100_reward", "100 best so far"), ("mean_reward", "mean since the last row")], "linear"),
     ("Pearson correlation, log P(x) and log R",
      [("reward_correlation", "test set"), ("reward_correlation_generated", "molecules of the model")], "linear"),
@@ -42,16 +41,17 @@ def draw_run(directory: Path, molecules: MoleculeTracker) -> None:
         f"{config['environment']}: {config['algo']}, P_B {config['backward_approach']}, "
         f"learning rate {config['lr']:g}, seed {config['seed']}"
     )
-    _draw_curves(directory, COLOURS[config["backward_approach"]], heading)
+    modes = [(f"modes_found_{threshold:g}", f"r >= {threshold:g}") for threshold in molecules.thresholds]
+    _draw_curves(directory, [("modes found in training", modes, "linear"), *CURVES], config, heading)
     _write_modes(directory / "modes.csv", molecules)
     _draw_molecules(directory / "top_molecules.png", molecules, heading)
 
 
-def _draw_curves(directory: Path, colour: str, heading: str) -> None:
-    metrics = read_metrics(directory)
+def _draw_curves(directory: Path, curves: list, config: dict, heading: str) -> None:
+    metrics, colour = read_metrics(directory), COLOURS[config["backward_approach"]]
     steps = np.array(metrics["step"])
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
-    for axis, (label, columns, scale) in zip(axes.flat, CURVES, strict=True):
+    for axis, (label, columns, scale) in zip(axes.flat, curves, strict=True):
         axis.set_xlabel("iterations")
         axis.set_ylabel(label)
         axis.xaxis.set_major_formatter(EngFormatter())
@@ -81,7 +81,7 @@ def _write_modes(path: Path, molecules: MoleculeTracker) -> None:
 
 def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> None:
     """The best molecules that are unlike one another, with their rewards; the best of all where there are no modes."""
-    modes = sorted_modes(list(molecules.candidates.values()), THRESHOLDS[0])[:N_DRAWN]
+    modes = sorted_modes(list(molecules.candidates.values()), molecules.thresholds[0])[:N_DRAWN]
     shown = [(mode.smiles, mode.reward) for mode in modes] or molecules.top[:N_DRAWN]
     figure, axis = plt.subplots(figsize=(14, 3 * max(1, -(-len(shown) // 5))), layout="constrained")
     axis.axis("off")

@@ -1,18 +1,18 @@
 """Forward and backward policies of the molecule graphs: a trunk with heads, in disjoint, named parameter groups.
 
-P_F has a logit for stopping (of the graph), for every fragment that can be joined to a node (of the node), and for
-every attachment point that an end of an edge can get (of the two nodes); P_B one for every leaf that can be removed
-and for every end that can be unset. Each head has one hidden layer. Logits are computed where they are legal.
+Which heads there are is the environment's, see ``heads``.
 """
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mols.backward_loss import BackwardApproach, ema_update, uniform_log_pb
-from mols.envs.fragments import FragmentEnvironment, Trees
+from mols.envs.fragments import States
+from mols.heads import heads_of
 from mols.models.graph_transformer import Features, GraphTransformer, mlp
 
 N_CONDITIONS = 32  # numbers of the conditioning
@@ -39,7 +39,7 @@ class Policies(nn.Module):
 
     def __init__(
         self,
-        environment: FragmentEnvironment,
+        environment: Any,
         approach: BackwardApproach,
         *,
         temperature: float = 10.0,
@@ -53,26 +53,17 @@ class Policies(nn.Module):
         self.environment = environment
         self.register_buffer("conditions", thermometer(temperature), persistent=False)
         self.trunk = GraphTransformer(
-            environment.n_fragments,
-            1 + environment.n_points,
+            environment.n_node_kinds,
+            environment.n_end_kinds,
             N_CONDITIONS,
             width=width,
             n_layers=n_layers,
             n_heads=n_heads,
         )
-        self.forward_head = nn.ModuleDict(
-            {
-                "stop": mlp(2 * width, width, 1, 1),
-                "add": mlp(width, width, environment.n_fragments, 1),
-                "set": mlp(2 * width, width, environment.n_points, 1),
-            }
-        )
+        self.heads = heads_of(environment)
+        self.forward_head = self.heads.forward(width)
         is_learned = approach.policy != "uniform"
-        self.backward_head = (
-            nn.ModuleDict({"remove": mlp(width, width, 1, 1), "unset": mlp(2 * width, width, 1, 1)})
-            if is_learned
-            else None
-        )
+        self.backward_head = self.heads.backward(width) if is_learned else None
         if is_learned and uniform_initialisation:
             for head in self.backward_head.values():
                 nn.init.zeros_(head[-1].weight)
@@ -93,25 +84,15 @@ class Policies(nn.Module):
         }
         return {name: list(module.parameters()) for name, module in modules.items() if module is not None}
 
-    def features(self, states: Trees) -> Features:
+    def features(self, states: States) -> Features:
         """The trunk's features of M states."""
-        return self.trunk(states.fragment, states.attachment, self.conditions)
+        return self.trunk(self.environment.node_kinds(states), self.environment.ends(states), self.conditions)
 
-    def forward_logits(self, states: Trees, features: Features) -> Tensor:
+    def forward_logits(self, states: States, features: Features) -> Tensor:
         """(M, A) logits of all forward actions, -inf where illegal."""
-        environment, mask = self.environment, self.environment.forward_mask(states)
-        stop = self.forward_head["stop"](features.graph).masked_fill(~mask.stop.unsqueeze(1), -torch.inf)
-        shape = mask.add.shape
-        row, slot = torch.nonzero(mask.add, as_tuple=True)
-        add = self.forward_head["add"](features.node[row, slot])
-        add = _fill((*shape, environment.n_fragments), (row, slot), add)
-        row, here, there = torch.nonzero(mask.set.any(-1), as_tuple=True)
-        ends = self.forward_head["set"](_both(features, row, here, there))
-        ends = ends.masked_fill(~mask.set[row, here, there], -torch.inf)
-        ends = _fill(mask.set.shape, (row, here, there), ends)
-        return torch.cat([stop, add.flatten(1), ends.flatten(1)], 1)
+        return self.heads.forward_logits(self.forward_head, states, features)
 
-    def backward_log_probs(self, states: Trees, features: Features | None = None) -> Tensor:
+    def backward_log_probs(self, states: States, features: Features | None = None) -> Tensor:
         """(M, B) log P_B in nats, -inf where illegal; ``features`` spares the trunk where they are known.
 
         A state without a backward action has a row of -inf throughout.
@@ -120,14 +101,7 @@ class Policies(nn.Module):
         if self.backward_head is None:
             return uniform_log_pb(legal)
         features = self.features(states) if features is None else features
-        n_slots = states.fragment.shape[1]
-        row, slot = torch.nonzero(legal[:, :n_slots], as_tuple=True)
-        remove = self.backward_head["remove"](features.node[row, slot]).squeeze(1)
-        remove = _fill((len(legal), n_slots), (row, slot), remove)
-        row, end = torch.nonzero(legal[:, n_slots:], as_tuple=True)
-        unset = self.backward_head["unset"](_both(features, row, end // n_slots, end % n_slots)).squeeze(1)
-        unset = _fill((len(legal), n_slots**2), (row, end), unset)
-        logits = torch.cat([remove, unset], 1)
+        logits = self.heads.backward_logits(self.backward_head, legal, features)
         initial = ~legal.any(1, keepdim=True)  # a softmax of nothing would be NaN, in the gradient too
         return logits.masked_fill(initial, 0.0).log_softmax(-1).masked_fill(~legal, -torch.inf)
 
@@ -135,7 +109,7 @@ class Policies(nn.Module):
         """(M,) log F in nats; V for the DQN objectives."""
         return self.log_flow_head(features.graph).squeeze(1)
 
-    def log_n(self, states: Trees, features: Features) -> Tensor:
+    def log_n(self, states: States, features: Features) -> Tensor:
         """(M,) learned log number of trajectories from s_0; 0 at s_0."""
         return self.log_n_head(features.graph).squeeze(1).masked_fill(self.environment.is_empty(states), 0.0)
 
@@ -145,20 +119,10 @@ class Policies(nn.Module):
         return self.log_z_network(self.conditions).squeeze()
 
 
-def _both(features: Features, row: Tensor, here: Tensor, there: Tensor) -> Tensor:
-    """(E, 2 width) features of the node at an edge's end and of the one across."""
-    return torch.cat([features.node[row, here], features.node[row, there]], 1)
-
-
-def _fill(shape: tuple[int, ...], index: tuple[Tensor, ...], values: Tensor) -> Tensor:
-    """A tensor of -inf with values at an index."""
-    return values.new_full(shape, -torch.inf).index_put(index, values)
-
-
 def frozen_copy(policies: Policies) -> Policies:
     """A deep copy that takes no gradient: the EMA model."""
-    environment = policies.environment
-    twin = copy.deepcopy(policies, {id(environment): environment})
+    shared = {id(thing): thing for thing in (policies.environment, policies.heads)}
+    twin = copy.deepcopy(policies, shared)
     return twin.eval().requires_grad_(False)
 
 

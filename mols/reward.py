@@ -1,4 +1,4 @@
-"""The sEH reward of molecules: R = r^exponent, r = clip(raw output of the proxy / 8, 1e-4, 100).
+"""The reward of molecules: R = r^exponent, r between bounds a function of a network's raw output.
 
 log R is never below -75, which is also what an invalid molecule gets (Bengio et al. 2021; Gritsaev et al. 2025).
 
@@ -8,6 +8,7 @@ resumed run repeats an uninterrupted one bit by bit only if it need not evaluate
 evaluation neither reads nor writes what training has kept.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,6 @@ from torch import Tensor
 from mols.models.seh_features import Featuriser, MoleculeGraph
 from mols.models.seh_proxy import load_proxy
 
-RAW_SCALE = 8.0
-MIN_REWARD, MAX_REWARD = 1e-4, 100.0
 MIN_LOG_REWARD = -75.0  # nats
 
 
@@ -38,37 +37,30 @@ class Scores(NamedTuple):
     smiles: list[str | None]
 
 
-class SehReward:
-    """The reward, and what it has been asked for.
+class Reward(ABC):
+    """A reward, and what it has been asked for; a task's own says what the network is, and what r is of its output.
 
     Args:
-        proxy: graphs -> (N,) raw outputs, such as ``SehProxy``.
         exponent: the reward exponent.
-        workers: processes that featurise molecules; 0: none besides this one. The rewards are the same.
 
     Attributes:
+        bounds: the least and the largest r.
         n_invalid: invalid molecules so far, in training.
     """
 
-    def __init__(
-        self, proxy: Callable[[Sequence[MoleculeGraph]], Tensor], *, exponent: float = 10.0, workers: int = 0
-    ) -> None:
-        self.proxy, self.exponent, self.n_invalid = proxy, exponent, 0
-        self._featuriser = Featuriser(workers)
+    bounds: tuple[float, float]
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent, self.n_invalid = exponent, 0
         self._raw: dict[str, float] = {}
 
-    @classmethod
-    def load(cls, data_dir: str | Path | None = None, *, exponent: float = 10.0, workers: int = 0) -> "SehReward":
-        """The reward of the published network.
+    @abstractmethod
+    def raw(self, molecules: list[Chem.Mol]) -> Tensor:
+        """(N,) raw outputs of the network; NaN for a molecule that it cannot judge, which is invalid."""
 
-        Args:
-            data_dir: the folder of its weights; None: wherever they are found, see ``mols.data.files``.
-            exponent, workers: as above.
-
-        Raises:
-            ExperimentError: the weights are not to be had.
-        """
-        return cls(load_proxy(data_dir), exponent=exponent, workers=workers)
+    @abstractmethod
+    def value(self, raw: Tensor) -> Tensor:
+        """(N,) r of (N,) raw outputs, before it is clipped."""
 
     @property
     def n_evaluated(self) -> int:
@@ -90,23 +82,22 @@ class SehReward:
         known |= self._evaluate(
             {text: molecule for text, molecule in zip(smiles, molecules, strict=True) if text not in known}
         )
-        raw = torch.tensor([-torch.inf if text is None else known[text] for text in smiles])
-        invalid = raw == -torch.inf
+        raw = torch.tensor([torch.nan if text is None else known[text] for text in smiles])
+        invalid = raw.isnan()
         if training:
             self.n_invalid += int(invalid.sum())
-        reward = (raw / RAW_SCALE).clamp(MIN_REWARD, MAX_REWARD)
+        reward = self.value(raw).clamp(*self.bounds).masked_fill(invalid, self.bounds[0])
         log_reward = (self.exponent * reward.log()).clamp_min(MIN_LOG_REWARD).masked_fill(invalid, MIN_LOG_REWARD)
+        smiles = [None if bad else text for text, bad in zip(smiles, invalid.tolist(), strict=True)]
         return Scores(log_reward, reward, smiles)
 
     def _evaluate(self, molecules: dict[str | None, Chem.Mol | None]) -> dict[str, float]:
         """Raw outputs of the valid ones, by SMILES."""
         valid = {text: molecule for text, molecule in molecules.items() if text is not None}
-        raw = self.proxy(self._featuriser(list(valid.values()))).tolist()
-        return dict(zip(valid, raw, strict=True))
+        return dict(zip(valid, self.raw(list(valid.values())).tolist(), strict=True))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 only some have workers
         """End the worker processes."""
-        self._featuriser.close()
 
     def state_dict(self) -> dict[str, Any]:
         """What training has evaluated; one text of all SMILES, a line each, which is read much faster than many."""
@@ -117,3 +108,46 @@ class SehReward:
         """Restore what ``state_dict`` returned."""
         self._raw = dict(zip(state["smiles"].splitlines(), state["raw"].tolist(), strict=True))
         self.n_invalid = state["n_invalid"]
+
+
+class SehReward(Reward):
+    """r = clip(raw output of the sEH proxy / 8, 1e-4, 100) (Bengio et al. 2021).
+
+    Args:
+        proxy: graphs -> (N,) raw outputs, such as ``SehProxy``.
+        exponent: the reward exponent.
+        workers: processes that featurise molecules; 0: none besides this one. The rewards are the same.
+    """
+
+    bounds = (1e-4, 100.0)
+
+    def __init__(
+        self, proxy: Callable[[Sequence[MoleculeGraph]], Tensor], *, exponent: float = 10.0, workers: int = 0
+    ) -> None:
+        super().__init__(exponent)
+        self.proxy, self._featuriser = proxy, Featuriser(workers)
+
+    @classmethod
+    def load(cls, data_dir: str | Path | None = None, *, exponent: float = 10.0, workers: int = 0) -> "SehReward":
+        """The reward of the published network.
+
+        Args:
+            data_dir: the folder of its weights; None: wherever they are found, see ``mols.data.files``.
+            exponent, workers: as above.
+
+        Raises:
+            ExperimentError: the weights are not to be had.
+        """
+        return cls(load_proxy(data_dir), exponent=exponent, workers=workers)
+
+    def raw(self, molecules: list[Chem.Mol]) -> Tensor:
+        """(N,) outputs of the proxy."""
+        return self.proxy(self._featuriser(molecules))
+
+    def value(self, raw: Tensor) -> Tensor:
+        """(N,) an eighth."""
+        return raw / 8
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._featuriser.close()

@@ -52,20 +52,20 @@ def run_experiment(config: ConfigDict, groups: settings.Groups, make_task: Calla
         print(f"{run.directory} is done")
         return
     # Seconds to import: what can be answered without them is answered before.
-    from mols.agent import COLUMNS, make_agent
+    from mols.agent import columns, make_agent
     from mols.algorithm import train
     from mols.plots import draw_run
     from mols.tracking import Tracker
 
     torch.set_num_threads(config.threads)
-    with closing(make_task(config)) as task, run.recorded(COLUMNS):
+    with closing(make_task(config)) as task, run.recorded(own := columns(task.thresholds)):
         agent = make_agent(config, task)
         first = run.restore(agent)
         tracker = Tracker(
             run.name,
             n_steps=agent.n_steps,
             first_step=first,
-            main_metric=COLUMNS[0],
+            main_metric=own[0],
             directory=run.directory,
             config=run.config,
             tensorboard=config.tensorboard,

@@ -98,7 +98,7 @@ def sample_trajectories(
         actions = draw(weights, uniform)
         steps.append((running, n_visited + row, actions, environment.undo(states, actions)))
         visited.append(unique)
-        n_visited += len(unique.fragment)
+        n_visited += len(unique[0])
         states = environment.step(states, actions)
         goes_on = (actions != STOP).cpu()
         states, running = rows_of(states, goes_on), running[goes_on]
@@ -152,10 +152,10 @@ def estimated_log_prob(
         rounds: backward trajectories for each state.
         coefficient: P_F = softmax(forward heads / coefficient).
     """
-    n_states = len(finished.fragment)
+    n_states = len(finished[0])
     states = rows_of(finished, torch.arange(n_states).repeat(rounds))
-    actions = torch.full((len(states.fragment),), STOP, device=states.fragment.device)
-    log_ratio = torch.zeros(len(actions), device=states.fragment.device)
+    actions = torch.full((len(states[0]),), STOP, device=states[0].device)
+    log_ratio = torch.zeros(len(actions), device=states[0].device)
     running = torch.arange(len(actions))
     while True:
         unique, row = distinct(states, environment)

@@ -40,7 +40,7 @@ MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 # Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
 FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
 # Options that do not name a run folder by their difference from the default.
-UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach")
+UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach", "proxy_weights")
 
 Groups = dict[str, tuple[Option, ...]]
 
@@ -123,11 +123,16 @@ def by_name(groups: Groups) -> dict[str, Option]:
     return {option.name: option for group in groups.values() for option in group}
 
 
-def options_of(**defaults: Any) -> Groups:
-    """``OPTIONS`` with other defaults."""
+def options_of(replaced: dict[str, tuple[Option, ...]] | None = None, **defaults: Any) -> Groups:
+    """``OPTIONS`` with others in the place of some, or none, and with other defaults."""
+    replaced = replaced or {}
+    groups = {
+        title: [other for option in group for other in replaced.get(option.name, (option,))]
+        for title, group in OPTIONS.items()
+    }
     return {
         title: tuple(replace(option, default=defaults.get(option.name, option.default)) for option in group)
-        for title, group in OPTIONS.items()
+        for title, group in groups.items()
     }
 
 

@@ -1,8 +1,9 @@
-"""What a molecule task is made of: graphs, the reward of finished ones, and the molecules of its correlation."""
+"""What a molecule task is made of: graphs, the reward of finished ones, the molecules of its correlation, its modes."""
 
-from mols.envs.fragments import FragmentEnvironment, Trees
-from mols.envs.molecules import FragmentMolecules
-from mols.reward import Scores, SehReward
+from typing import Any
+
+from mols.envs.fragments import States
+from mols.reward import Reward, Scores
 
 
 class Task:
@@ -10,15 +11,19 @@ class Task:
 
     Args:
         environment: the graphs.
+        molecules: turns finished states into molecules, by ``to_molecules``.
         reward: of molecules.
         test_states: finished states of the test set.
+        thresholds: rewards r from which on a molecule may be a mode, the lowest first.
     """
 
-    def __init__(self, environment: FragmentEnvironment, reward: SehReward, test_states: Trees) -> None:
-        self.environment, self.reward, self.test_states = environment, reward, test_states
-        self._molecules = FragmentMolecules(environment)
+    def __init__(
+        self, environment: Any, molecules: Any, reward: Reward, test_states: States, thresholds: tuple[float, ...]
+    ) -> None:
+        self.environment, self.reward, self.test_states, self.thresholds = environment, reward, test_states, thresholds
+        self._molecules = molecules
 
-    def score(self, finished: Trees, *, training: bool = True) -> Scores:
+    def score(self, finished: States, *, training: bool = True) -> Scores:
         """Rewards of N finished states.
 
         Args:

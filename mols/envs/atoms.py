@@ -75,7 +75,7 @@ class AtomEnvironment:
         n_bonds: T.
         moves: the actions by number, with ``pairs`` and ``columns``.
         valences: what atoms have room for.
-        n_node_kinds: kinds of atoms with their attributes, as in ``node_kinds``.
+        n_node_kinds, n_end_kinds: what ``node_kinds`` and ``ends`` count up to.
         n_actions, n_backward_actions: how many numbers there are.
         max_length: no trajectory has more transitions, stop included.
 
@@ -95,7 +95,7 @@ class AtomEnvironment:
         self.n_values, self.n_pairs = len(self.moves.columns), self.moves.pairs.shape[1]
         self.n_actions, self.n_backward_actions = len(self.moves.undo), len(self.moves.redo)
         sizes = torch.tensor([self.n_elements, *map(len, vocabulary.attributes)], device=self.device)
-        self.n_node_kinds = int(sizes.prod())
+        self.n_node_kinds, self.n_end_kinds = int(sizes.prod()), self.n_bonds
         self._radix = self.n_node_kinds // sizes.cumprod(0)
         self.valences = AtomValences(vocabulary, self.device)
         # Every move at a bond takes one or more of the orders that atoms can have.
@@ -120,6 +120,10 @@ class AtomEnvironment:
     def node_kinds(self, states: Graphs) -> Tensor:
         """(M, S) a number for each element with its attributes; ``n_node_kinds``, the largest, at empty slots."""
         return (torch.cat([states.element[..., None], states.attribute], 2) * self._radix).sum(2)
+
+    def ends(self, states: Graphs) -> Tensor:
+        """(M, S, S) 0 without a bond, else 1 + its type: the same at both ends."""
+        return states.bond
 
     def room(self, states: Graphs) -> Tensor:
         """(M, S) what bonds and explicit hydrogens leave of each atom's capacity; negative in no state of a walk."""

@@ -78,6 +78,7 @@ class FragmentEnvironment:
         n_slots: S.
         n_fragments: F, which is also what stands in an empty slot.
         n_points: A, attachment points of the fragment that has most.
+        n_node_kinds, n_end_kinds: what ``node_kinds`` and ``ends`` count up to.
         n_actions, n_backward_actions: how many numbers there are.
         max_length: transitions of the longest trajectory, stop included.
 
@@ -94,6 +95,7 @@ class FragmentEnvironment:
         self.n_fragments = len(self.vocabulary)
         sizes = [len(fragment.points) for fragment in self.vocabulary]
         self.n_points = max(sizes)
+        self.n_node_kinds, self.n_end_kinds = self.n_fragments, 1 + self.n_points
         self.first_set = 1 + self.n_slots * self.n_fragments
         self.n_backward_actions = self.n_slots + self.n_slots**2
         self.n_actions = self.first_set + self.n_slots**2 * self.n_points
@@ -114,6 +116,14 @@ class FragmentEnvironment:
     def is_empty(self, states: Trees) -> Tensor:
         """(M,) boolean: s_0."""
         return self.n_nodes(states) == 0
+
+    def node_kinds(self, states: Trees) -> Tensor:
+        """(M, S) the fragments; ``n_node_kinds`` at empty slots."""
+        return states.fragment
+
+    def ends(self, states: Trees) -> Tensor:
+        """(M, S, S) at [i, j]: 0 without an edge, else 1 + the value of its end at i, below ``n_end_kinds``."""
+        return states.attachment
 
     def forward_mask(self, states: Trees) -> ForwardMask:
         """The legal forward actions of M states."""

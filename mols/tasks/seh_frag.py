@@ -11,6 +11,7 @@ from mols import run, settings
 
 NAME = "seh_frag"
 OPTIONS = settings.options_of()
+THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
 
 
@@ -30,13 +31,13 @@ def make_task(config: ConfigDict):
 
     environment = FragmentEnvironment(max_fragments=config.max_fragments, device=config.device)
     reward = SehReward.load(config.data_dir or None, exponent=config.temp, workers=config.workers)
+    molecules = FragmentMolecules(environment)
     if config.corr_every == 0:
-        return Task(environment, reward, environment.initial_states(0))
+        return Task(environment, molecules, reward, environment.initial_states(0), THRESHOLDS)
     if config.test_set == "original":
         smiles = read_test_set(find("seh_test_set.csv", config.data_dir or None))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
-    molecules = FragmentMolecules(environment)
     cut = [molecules.from_molecule(text) for text in smiles[: config.corr_molecules or None]]
     states = [state for state in cut if state is not None]
     if len(states) < 2:
@@ -45,7 +46,7 @@ def make_task(config: ConfigDict):
         )
     if len(states) < len(cut):
         print(f"test set: {len(states)} of {len(cut)} molecules are made of these fragments, the others are left out")
-    return Task(environment, reward, concatenate(states))
+    return Task(environment, molecules, reward, concatenate(states), THRESHOLDS)
 
 
 def main(argv: list[str]) -> int:

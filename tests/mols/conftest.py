@@ -109,7 +109,7 @@ class RandomTask:
 
     def __init__(self, environment: FragmentEnvironment, exponent: float, test_states: Trees) -> None:
         self.environment, self.exponent, self.test_states = environment, exponent, test_states
-        self.reward = RandomReward(environment)
+        self.reward, self.thresholds = RandomReward(environment), seh_frag.THRESHOLDS
 
     def score(self, finished: Trees, *, training: bool = True) -> Scores:
         """Rewards; SMILES of as many carbons as the state's key says."""

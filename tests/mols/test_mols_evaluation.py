@@ -12,7 +12,6 @@ from rdkit import Chem
 
 from mols import evaluation
 from mols.evaluation import (
-    THRESHOLDS,
     Found,
     ModeCounter,
     MoleculeTracker,
@@ -21,6 +20,7 @@ from mols.evaluation import (
     pearson,
     sorted_modes,
 )
+from mols.tasks.seh_frag import THRESHOLDS
 
 PIECES = ("C", "C", "N", "C=C")
 
@@ -91,7 +91,7 @@ def test_a_similarity_of_seven_tenths_is_no_new_mode(monkeypatch):
 
 def test_tracker_is_a_plain_loop_over_all_that_was_pushed():
     """Distinct molecules by their first discovery, the 100 best, and means since the last call."""
-    rng, tracker, seen, since = np.random.default_rng(2), MoleculeTracker(), {}, []
+    rng, tracker, seen, since = np.random.default_rng(2), MoleculeTracker(THRESHOLDS), {}, []
     for step in range(1, 31):
         batch = [None if rng.random() < 0.1 else text for text in random_smiles(rng, 12)]
         reward_of = {None: 1e-4} | {
@@ -123,7 +123,7 @@ def test_tracker_is_a_plain_loop_over_all_that_was_pushed():
 
 
 def test_ties_at_the_end_of_the_best_stay_with_those_found_first():
-    tracker = MoleculeTracker()
+    tracker = MoleculeTracker(THRESHOLDS)
     texts = ["C" * n for n in range(1, 121)]
     tracker.push(texts, [0.5] * 120, 1)
     assert tracker.top == [(text, 0.5) for text in texts[:100]]
@@ -132,7 +132,7 @@ def test_ties_at_the_end_of_the_best_stay_with_those_found_first():
 
 
 def test_tracker_of_nothing_but_invalid_molecules():
-    tracker = MoleculeTracker()
+    tracker = MoleculeTracker(THRESHOLDS)
     tracker.push([None, None], [1e-4, 1e-4], 1)
     metrics = tracker.metrics()
     assert (metrics["invalid_share"], metrics["top_100_reward"], metrics["top_100_diversity"]) == (1.0, 0.0, 0.0)
@@ -144,7 +144,7 @@ def test_modes_are_not_recounted(founds, monkeypatch):
     calls, real = [], evaluation.fingerprint
     monkeypatch.setattr(evaluation, "fingerprint", lambda smiles: calls.append(smiles) or real(smiles))
     monkeypatch.setattr(evaluation, "diversity", lambda smiles: 0.0)
-    tracker = MoleculeTracker()
+    tracker = MoleculeTracker(THRESHOLDS)
     for found in [*founds, *founds]:
         tracker.push([found.smiles], [found.reward], found.step)
         tracker.metrics()
@@ -152,7 +152,7 @@ def test_modes_are_not_recounted(founds, monkeypatch):
 
 
 def test_tracker_survives_a_checkpoint(founds):
-    tracker, restored = MoleculeTracker(), MoleculeTracker()
+    tracker, restored = MoleculeTracker(THRESHOLDS), MoleculeTracker(THRESHOLDS)
     restored.push(["CCCCCC"], [1.1], 1)  # to be forgotten
     half = len(founds) // 2
     for found in founds[:half]:

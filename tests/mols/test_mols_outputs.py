@@ -8,11 +8,12 @@ import pytest
 from small_runs import command, only_run, quicken, stand_in, without_pictures
 
 from mols import collect, plots, report, settings
-from mols.agent import COLUMNS
+from mols.agent import columns
 from mols.colours import COLOURS
 from mols.evaluation import MoleculeTracker, sorted_modes
 from mols.experiment import COMMON_COLUMNS, read_metrics
 from mols.tasks import seh_frag
+from mols.tasks.seh_frag import THRESHOLDS
 
 ABSENT = "not computed in this run"
 PANELS = [
@@ -35,14 +36,14 @@ def draw(tmp_path, monkeypatch):
     monkeypatch.setattr(plots.plt, "close", figures.append)
 
     def new(rows, *batches, **options):
-        molecules = MoleculeTracker()
+        molecules = MoleculeTracker(THRESHOLDS)
         for step, batch in enumerate(batches, 1):
             molecules.push(list(batch), list(batch.values()), step)
         argv = [f"--{name}={value}" for name, value in options.items()]
         config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
         (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
         with (tmp_path / "metrics.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*COMMON_COLUMNS, *COLUMNS])
+            writer = csv.DictWriter(file, [*COMMON_COLUMNS, *columns(THRESHOLDS)])
             writer.writeheader()
             writer.writerows(rows)
         with warnings.catch_warnings():
@@ -125,7 +126,7 @@ def test_twenty_modes_are_drawn(draw, grid):
     """Chains of different atoms, the worst first."""
     unlike = [f"{first}{second}" for first in "FNOSPBCI" for second in "NOSPBC" if first < second]
     rewards = {smiles: 0.875 + i / 100 for i, smiles in enumerate(unlike)}
-    molecules = MoleculeTracker()
+    molecules = MoleculeTracker(THRESHOLDS)
     molecules.push(list(rewards), list(rewards.values()), 1)
     best = sorted_modes(list(molecules.candidates.values()), 0.875)
     assert len(best) > 20
@@ -194,7 +195,7 @@ def test_collect_keeps_what_identifies_a_run(small_run, tmp_path):
         ("mols", "seh_frag", "tb", "tlm", "0.002", "3"),
         ("mols", "seh_frag", "dqn", "uniform", "0.002", "1"),
     }
-    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *COLUMNS, "code_version"]
+    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *columns(THRESHOLDS), "code_version"]
     assert [row["step"] for row in rows] == ["1", "2"] * 2
 
 

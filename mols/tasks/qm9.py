@@ -1,0 +1,82 @@
+"""QM9: molecules of at most 8 atoms of C, N, F and O, rewarded by a small HOMO-LUMO gap (Gritsaev et al. 2025).
+
+python -m mols.tasks.qm9 --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
+"""
+
+import sys
+
+from ml_collections import ConfigDict
+
+from mols import run, settings
+from mols.options import ANY, Option, one_of, within
+
+NAME = "qm9"
+MAX_ATOMS = 16  # logits of all pairs of slots are held at once
+THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
+OPTIONS = settings.options_of(
+    {
+        "proxy": (
+            Option("proxy", str, "embedded", one_of("embedded", "mxmnet"), "gaps by this package's network, or MXMNet"),
+            Option("proxy_weights", str, "", ANY, "file of MXMNet's weights; needed with --proxy mxmnet"),
+        ),
+        "data_dir": (),
+        "max_fragments": (Option("max_atoms", int, 8, within(1, MAX_ATOMS), "atoms of a molecule, without hydrogen"),),
+        "test_set": (),
+    },
+    batch_size=128,
+)
+
+
+def make_task(config: ConfigDict):
+    """The task of a checked configuration.
+
+    Raises:
+        ExperimentError: a file is missing or not the right one, or an option has no effect.
+    """
+    from mols.data.qm9 import read_test_set
+    from mols.envs.atom_molecules import AtomMolecules
+    from mols.envs.atoms import AtomEnvironment
+    from mols.envs.fragments import concatenate
+    from mols.experiment import ExperimentError
+    from mols.gap_reward import GapReward
+    from mols.task import Task
+
+    environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
+    molecules, reward = AtomMolecules(environment), GapReward(_network(config), exponent=config.temp)
+    if config.corr_every == 0:
+        return Task(environment, molecules, reward, environment.initial_states(0), THRESHOLDS)
+    smiles, _ = read_test_set()
+    built = [molecules.from_molecule(text) for text in smiles[: config.corr_molecules or None]]
+    states = [state for state in built if state is not None]
+    if len(states) < 2:
+        raise ExperimentError(
+            f"{len(states)} molecules of the test set can be built: raise --corr_molecules or --max_atoms"
+        )
+    if len(states) < len(built):
+        print(f"test set: {len(states)} of {len(built)} molecules can be built, the others are left out")
+    return Task(environment, molecules, reward, concatenate(states), THRESHOLDS)
+
+
+def _network(config: ConfigDict):
+    from pathlib import Path
+
+    from mols.experiment import ExperimentError
+    from mols.gap_reward import EmbeddedGap, MXMNetGap
+
+    if config.proxy == "mxmnet":
+        if not config.proxy_weights:
+            raise ExperimentError("--proxy mxmnet needs its published weights: name the file by --proxy_weights")
+        return MXMNetGap(Path(config.proxy_weights), config.workers)
+    for name, nothing in (("proxy_weights", ""), ("workers", 0)):
+        if config[name] != nothing:
+            raise ExperimentError(f"--{name} has no effect with --proxy embedded: leave it out, or take --proxy mxmnet")
+    return EmbeddedGap()
+
+
+def main(argv: list[str]) -> int:
+    """Run the arguments ``argv``, without the program's name; returns the exit status."""
+    return run.main(argv, NAME, OPTIONS, make_task)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
