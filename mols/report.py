@@ -21,6 +21,7 @@ SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
     "modes_found_0.875": ("modes found (r >= 0.875)", "{:.0f}"),
     "modes_found_1": ("modes found (r >= 1)", "{:.0f}"),
+    "modes_found_1.125": ("modes found (r >= 1.125)", "{:.0f}"),
     "modes_sorted_0.875": ("modes, best first (r >= 0.875)", "{:.0f}"),
     "top_100_reward": ("top-100 reward", "{:.3f}"),
     "reward_correlation": ("reward correlation", "{:.3f}"),
