@@ -1,8 +1,10 @@
 """What a molecule task is made of: graphs, the reward of finished ones, the molecules of its correlation, its modes."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from mols.envs.fragments import States
+from mols.envs.fragments import States, concatenate
+from mols.experiment import ExperimentError
 from mols.reward import Reward, Scores
 
 
@@ -35,3 +37,25 @@ class Task:
     def close(self) -> None:
         """End the reward's worker processes."""
         self.reward.close()
+
+
+def states_of(smiles: Sequence[str], molecules: Any, size_option: str) -> States:
+    """The states of the molecules of a test set that can be built; says how many cannot.
+
+    Args:
+        smiles: of the test set.
+        molecules: turns them into states, by ``from_molecule``.
+        size_option: the option that bounds the size of a molecule, for the message.
+
+    Raises:
+        ExperimentError: there are fewer than two, which have no correlation.
+    """
+    built = [molecules.from_molecule(text) for text in smiles]
+    states = [state for state in built if state is not None]
+    if len(states) < 2:
+        raise ExperimentError(
+            f"{len(states)} molecules of the test set can be built: raise --corr_molecules or --{size_option}"
+        )
+    if len(states) < len(built):
+        print(f"test set: {len(states)} of {len(built)} molecules can be built, the others are left out")
+    return concatenate(states)

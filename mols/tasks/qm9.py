@@ -36,25 +36,16 @@ def make_task(config: ConfigDict):
     from mols.data.qm9 import read_test_set
     from mols.envs.atom_molecules import AtomMolecules
     from mols.envs.atoms import AtomEnvironment
-    from mols.envs.fragments import concatenate
-    from mols.experiment import ExperimentError
     from mols.gap_reward import GapReward
-    from mols.task import Task
+    from mols.task import Task, states_of
 
     environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
     molecules, reward = AtomMolecules(environment), GapReward(_network(config), exponent=config.temp)
     if config.corr_every == 0:
         return Task(environment, molecules, reward, environment.initial_states(0), THRESHOLDS)
     smiles, _ = read_test_set()
-    built = [molecules.from_molecule(text) for text in smiles[: config.corr_molecules or None]]
-    states = [state for state in built if state is not None]
-    if len(states) < 2:
-        raise ExperimentError(
-            f"{len(states)} molecules of the test set can be built: raise --corr_molecules or --max_atoms"
-        )
-    if len(states) < len(built):
-        print(f"test set: {len(states)} of {len(built)} molecules can be built, the others are left out")
-    return Task(environment, molecules, reward, concatenate(states), THRESHOLDS)
+    states = states_of(smiles[: config.corr_molecules or None], molecules, "max_atoms")
+    return Task(environment, molecules, reward, states, THRESHOLDS)
 
 
 def _network(config: ConfigDict):

@@ -22,12 +22,11 @@ def make_task(config: ConfigDict):
         ExperimentError: a file is missing or not the right one.
     """
     from mols.data.files import find
-    from mols.envs.fragments import FragmentEnvironment, concatenate
+    from mols.envs.fragments import FragmentEnvironment
     from mols.envs.molecules import FragmentMolecules
     from mols.envs.reference_molecules import generated_test_set, read_test_set
-    from mols.experiment import ExperimentError
     from mols.reward import SehReward
-    from mols.task import Task
+    from mols.task import Task, states_of
 
     environment = FragmentEnvironment(max_fragments=config.max_fragments, device=config.device)
     reward = SehReward.load(config.data_dir or None, exponent=config.temp, workers=config.workers)
@@ -38,15 +37,8 @@ def make_task(config: ConfigDict):
         smiles = read_test_set(find("seh_test_set.csv", config.data_dir or None))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
-    cut = [molecules.from_molecule(text) for text in smiles[: config.corr_molecules or None]]
-    states = [state for state in cut if state is not None]
-    if len(states) < 2:
-        raise ExperimentError(
-            f"{len(states)} molecules of the test set can be cut: raise --corr_molecules or --max_fragments"
-        )
-    if len(states) < len(cut):
-        print(f"test set: {len(states)} of {len(cut)} molecules are made of these fragments, the others are left out")
-    return Task(environment, molecules, reward, concatenate(states), THRESHOLDS)
+    states = states_of(smiles[: config.corr_molecules or None], molecules, "max_fragments")
+    return Task(environment, molecules, reward, states, THRESHOLDS)
 
 
 def main(argv: list[str]) -> int:

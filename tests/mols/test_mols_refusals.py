@@ -221,7 +221,7 @@ CUT, NOT_CUT = ["c1ccccc1-c1ccccc1", "c1ccncc1-c1ccccc1", "C1CCNCC1"], ["[Na+].[
 @pytest.mark.parametrize("smiles", [[], NOT_CUT, [*NOT_CUT, CUT[0]]], ids=["empty", "none", "one"])
 def test_a_test_set_of_which_too_few_can_be_cut(smiles, test_set, tmp_path, capsys):
     test_set(*smiles)
-    message = f"{len(smiles) // 4} molecules of the test set can be cut: raise --corr_molecules or --max_fragments"
+    message = f"{len(smiles) // 4} molecules of the test set can be built: raise --corr_molecules or --max_fragments"
     refused(command("tb", tmp_path / "runs", "--corr_molecules", "0"), message, tmp_path, capsys)
 
 
@@ -231,7 +231,7 @@ def test_molecules_that_cannot_be_cut_are_left_out_and_counted(test_set, tmp_pat
     monkeypatch.setattr("mols.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
     for number, (n_cut, n_all) in {"0": (3, 6), "4": (2, 4)}.items():
         assert seh_frag.main(command("tb", tmp_path / number, "--corr_molecules", number)) == 0
-        assert f"test set: {n_cut} of {n_all} molecules are made of these fragments" in capsys.readouterr().out
+        assert f"test set: {n_cut} of {n_all} molecules can be built" in capsys.readouterr().out
         assert len(seen[-1].fragment) == n_cut
 
 
