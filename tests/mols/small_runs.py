@@ -4,6 +4,7 @@ import os
 import shlex
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -60,10 +61,12 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "draw_run", lambda *_: None)
 
 
-def refused(argv: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
+def refused(
+    argv: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture, task: ModuleType = seh_frag
+) -> None:
     """That the command says what is wrong in one sentence, with exit status 2, and leaves the folder as it is."""
     before = contents(folder), set(folder.rglob("*"))
-    assert seh_frag.main(argv) == 2
+    assert task.main(argv) == 2
     out, error = capsys.readouterr()
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert out == ""
