@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
     n_layers: U
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def attention(qkv, at, n, n_read, sizes, position, key, threshold, weights, weights_at, mixed, mixed_at):
     """The first tokens' mixes of all tokens of their string, for one block of strings (Vaswani et al. 2017, 3.2).
 
@@ -74,7 +74,7 @@ def attention(qkv, at, n, n_read, sizes, position, key, threshold, weights, weig
     _unpack(out, n, n_read, U(1), n_heads, n_features, mixed, mixed_at)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def attention_backward(qkv, at, n, n_read, sizes, position, key, threshold, weights, weights_at, gradient, of_qkv):
     """Gradient of ``attention``: rows of ``gradient`` -> rows of ``of_qkv``; the rest as there."""
     n_tokens, n_heads, n_features = sizes.n_tokens, sizes.n_heads, sizes.n_features
@@ -109,7 +109,7 @@ def attention_backward(qkv, at, n, n_read, sizes, position, key, threshold, weig
     _unpack(of_block, n, n_tokens, U(3), n_heads, n_features, of_qkv, U(0))
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _pack(rows, at, n_strings, n_tokens, n_parts, n_heads, n_features, block):
     """Rows (string, token) of (part, head, feature) -> (token, part, feature, lane)."""
     for r in range(n_strings):
@@ -122,7 +122,7 @@ def _pack(rows, at, n_strings, n_tokens, n_parts, n_heads, n_features, block):
                         block[target + c * L + h] = rows[source + h * n_features + c]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _unpack(block, n_strings, n_tokens, n_parts, n_heads, n_features, rows, at):
     """The inverse of ``_pack``."""
     for r in range(n_strings):
@@ -135,7 +135,7 @@ def _unpack(block, n_strings, n_tokens, n_parts, n_heads, n_features, rows, at):
                         rows[target + h * n_features + c] = block[source + c * L + h]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _products(left, left_at, right, right_at, right_step, size, n, out, out_at):
     """out[j] = sum_d left[d] right[j, d], lane by lane, for j below n."""
     for j in range(n):
@@ -157,7 +157,7 @@ def _products(left, left_at, right, right_at, right_step, size, n, out, out_at):
                 out[o + lane] += left[left_at + d + lane] * right[k + d + lane]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _mix(weights, weights_at, weights_step, values, values_at, values_step, size, n, out, out_at):
     """out[d] = sum_j weights[j] values[j, d], lane by lane, over j below n."""
     whole = n - n % U(4)
@@ -180,7 +180,7 @@ def _mix(weights, weights_at, weights_step, values, values_at, values_step, size
                 out[o + lane] += weights[p + lane] * values[v + lane]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _softmax(scores, at, n, scale):
     """In place: scores[j] of j below n -> exp(scale scores[j]) / sum, lane by lane; 2^x as 2^floor(x) 2^rest."""
     largest, total, bits = np.empty(L, F), np.zeros(L, F), np.empty(L, np.int32)

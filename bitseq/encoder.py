@@ -66,7 +66,7 @@ class Offsets(NamedTuple):
     length: U
 
 
-@njit(cache=True)
+@njit(fastmath=FAST, forceinline=True)
 def offsets_of(sizes):
     """The offsets within a layer's parameters."""
     width, ff_width = sizes.n_heads * sizes.n_features, sizes.ff_width
@@ -78,7 +78,7 @@ def offsets_of(sizes):
     return Offsets(U(0), out, up, down, gain_1, gain_2, gain_2 + U(2) * width)
 
 
-@njit(cache=True)
+@njit(fastmath=FAST, forceinline=True)
 def _transposed(parameters, sizes):
     """The parameters with every matrix (inputs, outputs), as a forward product reads it."""
     width, ff_width = sizes.n_heads * sizes.n_features, sizes.ff_width
@@ -92,7 +92,7 @@ def _transposed(parameters, sizes):
     return result
 
 
-@njit(cache=True)
+@njit(fastmath=FAST, forceinline=True)
 def _transpose(matrix, at, n_rows, n_columns, result):
     for row in range(n_rows):
         for column in range(n_columns):
@@ -214,7 +214,7 @@ def _key(keys, layer, site):
     return keys[U(4) * layer + site, 0], keys[U(4) * layer + site, 1]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def _add_rows(source, at, source_tokens, target, target_tokens, n, n_read, width):
     """Add the first tokens' rows of every string in ``source`` to theirs in ``target``."""
     for r in range(n):

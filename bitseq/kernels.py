@@ -3,6 +3,8 @@
 Arrays are flat and float32, sizes and offsets unsigned: a slice would count references, and a signed offset may be
 negative; either keeps an inner loop from being vectorised. ``array, at`` means: from that offset on.
 Dropout is a pure function of a key and an element's position, so that the gradient computes it again.
+All parts are inlined into the functions that are cached: shared, they would be one piece of code in the process that
+compiles and another, which rounds otherwise, in one that loads.
 """
 
 import math
@@ -26,7 +28,7 @@ def _random_word(position, low, high):
     return W(x ^ (x >> S15))
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def dropout(values, at, n, position, key, threshold):
     """In place: n numbers, each 0 if its word is below the threshold, else over the probability to be kept.
 
@@ -46,7 +48,7 @@ def dropout(values, at, n, position, key, threshold):
         values[at + i] *= scale if kept else F(0)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def add_product(left, left_at, row_step, column_step, n_rows, n_inner, right, right_at, n_columns, out, out_at):
     """out += left @ right; ``left`` may lie transposed, by its steps. Four rows by four terms: 16 products a load."""
     whole_rows, whole = n_rows - n_rows % U(4), n_inner - n_inner % U(4)
@@ -78,7 +80,7 @@ def _four(values, at, step):
     return values[at], values[at + step], values[at + U(2) * step], values[at + U(3) * step]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def normalise(rows, parameters, gain_at, n_rows, width, normal, normal_at, inverse_at, out, out_at):
     """out = gain n + offset, n = (x - mean) / sqrt(variance + epsilon) of every row x (Ba et al. 2016).
 
@@ -100,7 +102,7 @@ def normalise(rows, parameters, gain_at, n_rows, width, normal, normal_at, inver
             out[o + c] = normal[n + c] * parameters[gain_at + c] + parameters[gain_at + width + c]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def normalise_backward(
     normal, normal_at, inverse_at, parameters, gain_at, n_rows, width, gradient, of_rows, of_parameters
 ):
@@ -120,7 +122,7 @@ def normalise_backward(
             of_rows[x + c] = (of_rows[x + c] - mean - along * normal[n + c]) * scale
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def linear(inputs, at, n_rows, n_inputs, parameters, matrix_at, n_outputs, out, out_at):
     """Rows of ``out`` = rows of ``inputs`` @ matrix + bias; the bias follows the matrix (inputs, outputs)."""
     bias = matrix_at + n_inputs * n_outputs
@@ -130,7 +132,7 @@ def linear(inputs, at, n_rows, n_inputs, parameters, matrix_at, n_outputs, out, 
     add_product(inputs, at, n_inputs, U(1), n_rows, n_inputs, parameters, matrix_at, n_outputs, out, out_at)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(fastmath=FAST, forceinline=True)
 def linear_backward(gradient, n_rows, n_outputs, inputs, at, n_inputs, parameters, matrix_at, of_parameters, of_inputs):
     """Add the gradient of ``linear`` to ``of_parameters`` and ``of_inputs``; here the matrix lies (outputs, inputs)."""
     bias, one, zero = matrix_at + n_inputs * n_outputs, U(1), U(0)

@@ -123,4 +123,4 @@ def _array(sizes: Sizes, keeps: bool) -> np.ndarray:
 
 def _flat(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor in one dimension, a copy only where they do not lie in order."""
-    return tensor.detach().reshape(-1).numpy()
+    return tensor.detach().contiguous().view(-1).numpy()  # reshape alone would keep the steps of an expanded tensor
