@@ -1,6 +1,5 @@
 """Runs of the command line that take a fraction of a second, and what they leave behind."""
 
-import os
 import shlex
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from shared_data import SHARED, needs
 
 import mols
 from mols import learning, plots, provenance, reward
@@ -17,9 +17,8 @@ from mols.reward import SehReward
 from mols.tasks import seh_frag
 
 SUITE = Path(mols.__file__).parent
-SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 HAS_WEIGHTS = (SHARED / WEIGHTS_FILE).is_file()
-needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason=f"a process of its own, and no {WEIGHTS_FILE} in {SHARED}")
+needs_weights = needs(WEIGHTS_FILE)  # of tests with a process of their own, where nothing can stand in
 # What the command lacks to be quick. Its test set is generated, so that no file is needed.
 SMALL = shlex.split("--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 4 --validate_every 2 --max_fragments 2")
 SMALL += shlex.split("--test_set generated --corr_molecules 3 --corr_rounds 1 --device cpu")

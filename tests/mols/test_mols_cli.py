@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.figure import Figure
+from shared_data import SHARED
 from small_runs import (
-    SHARED,
     SUITE,
     assert_same,
     checkpoint,

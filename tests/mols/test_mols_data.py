@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_data import SHARED, needs
 
 from mols.data import files
 from mols.data.files import FILES, DataFile, find
 from mols.data.restricted_pickle import load_arrays
 from mols.experiment import ExperimentError
 
-SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 CONTENT = b"weights" * 100_000  # several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -203,10 +203,8 @@ def test_a_cache_that_cannot_be_made_is_said(places, tmp_path, monkeypatch):
     assert "Not a directory" in message_of(find, "weights.bin")
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in sorted(FILES)])
 def test_the_table_knows_the_shared_files(name):
-    if not (SHARED / name).is_file():
-        pytest.skip(f"no {name} in {SHARED}: set GFLOWNET_TLM_DATA")
     assert find(name, SHARED) == SHARED / name
 
 

@@ -3,8 +3,8 @@
 import shlex
 
 import pytest
+from shared_data import needs
 from small_runs import (
-    SHARED,
     checkpoint,
     command,
     metrics_without_time,
@@ -85,10 +85,10 @@ def test_an_option_of_training_changes_the_weights(name, result_of):
     assert result_of(algo, common)[0] != result_of(algo, f"{common} {own}")[0]
 
 
-@pytest.mark.parametrize("name", list(EVALUATION))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(TEST_SET) if name == "test_set" else ()) for name in EVALUATION]
+)
 def test_an_option_of_evaluation_changes_its_metric_alone(name, result_of):
-    if name == "test_set" and not (SHARED / TEST_SET).is_file():
-        pytest.skip(f"no {TEST_SET} in {SHARED}")
     line, metric = EVALUATION[name]
     (weights, metrics), (same_weights, others) = result_of("tb", ""), result_of("tb", line)
     assert weights == same_weights

@@ -3,18 +3,16 @@
 import csv
 import hashlib
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from shared_data import SHARED, needs
 
 from mols.envs.fragments import FragmentEnvironment, Trees, concatenate, rows_of
 from mols.envs.vocabulary import FRAGMENTS, Fragment
 from mols.experiment import ExperimentError
 
-DATA = Path(os.environ.get("GFLOWNET_TLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SMALL = (Fragment("C", (0,)), Fragment("CC", (0, 1)), Fragment("CCC", (0, 1, 2)))
 
 
@@ -173,11 +171,9 @@ def backward_moves(graphs):
     return torch.tensor(rows), torch.tensor(numbers), meanings
 
 
+@needs("seh_fragments.csv")
 def test_vocabulary_is_the_published_table():
-    path = DATA / "seh_fragments.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not at hand: set GFLOWNET_TLM_DATA to its folder")
-    with path.open(newline="") as file:
+    with (SHARED / "seh_fragments.csv").open(newline="") as file:
         published = [(row["smiles"], row["attachment_atoms"]) for row in csv.DictReader(file)]
     assert [(smiles, " ".join(map(str, points))) for smiles, points in FRAGMENTS] == published
 

@@ -1,13 +1,12 @@
 """Trees of fragments as molecules: joining, cutting into the fewest fragments, and the two test sets."""
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rdkit import Chem
+from shared_data import SHARED, needs
 
 from mols.envs.fragments import FragmentEnvironment, Trees, concatenate, rows_of
 from mols.envs.molecules import FragmentMolecules, join
@@ -15,7 +14,7 @@ from mols.envs.reference_molecules import generated_test_set, random_finished_st
 from mols.envs.vocabulary import FRAGMENTS, Fragment
 from mols.experiment import ExperimentError
 
-DATA = Path(os.environ.get("GFLOWNET_TLM_DATA", Path(__file__).parents[3] / "shared" / "data"))
+TEST_SET = "seh_test_set.csv"
 # Fragments of which a molecule can be made in several ways.
 AMBIGUOUS = (Fragment("C", (0,)), Fragment("CC", (0, 1)), Fragment("CCC", (1,)), Fragment("CO", (0, 1)))
 METHANE = 1
@@ -42,10 +41,7 @@ def finished(environment):
 
 @pytest.fixture(scope="module")
 def test_set():
-    path = DATA / "seh_test_set.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not at hand: set GFLOWNET_TLM_DATA to its folder")
-    return read_test_set(path)
+    return read_test_set(SHARED / TEST_SET)
 
 
 def chain(environment, *fragments):
@@ -219,6 +215,7 @@ def test_no_more_fragments_than_slots(environment, molecules):
     assert FragmentMolecules(FragmentEnvironment(max_fragments=2)).from_molecule(smiles) is None
 
 
+@needs(TEST_SET)
 def test_how_many_of_the_test_set_can_be_cut(environment, molecules, test_set):
     cut = [molecules.from_molecule(smiles) for smiles in test_set]
     sizes = Counter(environment.n_nodes(concatenate([state for state in cut if state is not None])).tolist())
@@ -226,11 +223,12 @@ def test_how_many_of_the_test_set_can_be_cut(environment, molecules, test_set):
     assert sizes == {2: 102, 3: 57, 4: 36, 5: 25, 6: 22, 7: 21, 8: 647}
 
 
+@needs(TEST_SET)
 def test_another_test_set_is_refused(tmp_path, test_set):
-    path = tmp_path / "seh_test_set.csv"
+    path = tmp_path / TEST_SET
     with pytest.raises(ExperimentError, match=r"put seh_test_set\.csv there"):
         read_test_set(path)
-    content = (DATA / "seh_test_set.csv").read_bytes()
+    content = (SHARED / TEST_SET).read_bytes()
     path.write_bytes(content)
     assert read_test_set(path) == test_set
     path.write_bytes(content + b"C\n")

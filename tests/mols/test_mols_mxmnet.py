@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import eval_legendre, spherical_jn
+from shared_data import SHARED, needs
 from torch.nn.functional import silu
 
 from mols.experiment import ExperimentError
@@ -20,13 +21,8 @@ from mols.models.mxmnet_basis import _bessel_constants
 from mols.models.mxmnet_graph import ELEMENTS
 from mols.models.structures import Structure, read_structures
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or ROOT.parent / "shared" / "data")
 REFERENCE, PARAMETERS = SHARED / "mxmnet_reference.json", SHARED / "mxmnet_parameters.csv"
-needs_data = pytest.mark.skipif(
-    not (REFERENCE.is_file() and PARAMETERS.is_file()),
-    reason=f"{REFERENCE.name} or {PARAMETERS.name} not in {SHARED}",
-)
+needs_data = needs(REFERENCE.name, PARAMETERS.name)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from shared_data import SHARED, needs
 from small_runs import (
-    SHARED,
     command,
     metrics_without_time,
     quicken,
@@ -249,7 +249,7 @@ def test_single_fragments_are_too_few_for_a_generated_test_set(no_data, tmp_path
     refused(command("tb", tmp_path / "runs", "--max_fragments", "1"), "--max_fragments", tmp_path, capsys)
 
 
-@pytest.mark.skipif(not (SHARED / TEST_SET).is_file(), reason=f"no {TEST_SET} in {SHARED}")
+@needs(TEST_SET)
 def test_the_published_test_set(tmp_path, monkeypatch, capsys):
     quicken(monkeypatch)
     without_pictures(monkeypatch)

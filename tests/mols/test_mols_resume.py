@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
+from shared_data import SHARED
 from small_runs import (
-    SHARED,
     SUITE,
     assert_same,
     checkpoint,

@@ -1,18 +1,15 @@
 """The sEH reward: its formula by hand, invalid molecules, what is kept and counted, checkpoints, worker processes."""
 
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
 from rdkit import Chem
+from shared_data import SHARED, needs
 
 from mols.experiment import ExperimentError
 from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy
 from mols.reward import SehReward
-
-SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 class Recorder:
@@ -132,7 +129,7 @@ def test_worker_processes_change_nothing():
     assert helped.state_dict()["smiles"] == alone.state_dict()["smiles"]
 
 
-@pytest.mark.skipif(not (SHARED / WEIGHTS_FILE).is_file(), reason=f"no {WEIGHTS_FILE} in {SHARED}")
+@needs(WEIGHTS_FILE)
 def test_the_published_reward():
     scores = SehReward.load(SHARED, exponent=10.0)(molecules("CCO", "O", "c1ccc(-c2ccc(-c3ccccc3)cc2)cc1", None))
     expected = [0.0273122638 / 8, 1e-4, 5.8026919 / 8, 1e-4]  # of seh_reference.json

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from rdkit import Chem
+from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
 
 from mols.experiment import ExperimentError
@@ -22,11 +23,7 @@ from mols.models.seh_features import atom_features, featurise
 from mols.models.seh_proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("GFLOWNET_TLM_DATA") or ROOT.parent / "shared" / "data")
-NEEDED = ("seh_reference.json", seh_proxy.WEIGHTS_FILE)
-needs_data = pytest.mark.skipif(
-    not all((SHARED / name).is_file() for name in NEEDED), reason=f"{' or '.join(NEEDED)} not in {SHARED}"
-)
+needs_data = needs("seh_reference.json", seh_proxy.WEIGHTS_FILE)
 
 SMILES = [
     "CCO",
