@@ -31,6 +31,7 @@ class GridEnvironment:
         n_states: H**D, all of them terminating.
         log_rewards: (H**D,) log R of every state, nats, on ``device``.
         true_distribution: (H**D,) float64 NumPy array R / Z.
+        probability_levels: (K,) its few distinct values, and (K,) how many states have each.
         log_z: log sum of R, nats.
     """
 
@@ -50,6 +51,7 @@ class GridEnvironment:
         rewards = self.gfn.reward(self.gfn.all_states).double()
         self.log_z = math.log(rewards.sum().item())
         self.true_distribution = (rewards / rewards.sum()).numpy()
+        self.probability_levels = np.unique(self.true_distribution, return_counts=True)
         self.log_rewards = rewards.log().to(device=self.device, dtype=torch.get_default_dtype())
         self.strides = torch.tensor([height ** (ndim - 1 - d) for d in range(ndim)], device=self.device)
 

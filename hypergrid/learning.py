@@ -111,7 +111,7 @@ class SamplingAgent:
         """The metrics due at this step; the last step gets all of them."""
         true = self.environment.true_distribution
         metrics = evaluation.distances(self.empirical_distribution(), true)
-        metrics["l1_floor"] = evaluation.perfect_l1_dist(true, len(self._histogram))
+        metrics["l1_floor"] = evaluation.perfect_l1_dist(*self.environment.probability_levels, len(self._histogram))
         if self.exact_is_possible and self._exact_is_due(step):
             exact = evaluation.distances(self.exact_distribution(), true)
             metrics["exact_l1_dist"] = exact["l1_dist"]
