@@ -6,7 +6,7 @@ import pytest
 import torch
 from rdkit import Chem
 from small_runs import assert_same
-from test_mols_agent import MOVED_BY_ALGO, MOVED_BY_APPROACH, OWN_LOSS, ema, moved, snapshot
+from test_mols_agent import assert_moves_by_the_table
 
 from mols import learning, settings
 from mols.agent import columns, make_agent
@@ -48,17 +48,7 @@ def atom_agent():
 
 
 def test_a_step_moves_exactly_the_groups_of_the_table(atom_agent, algo, approach):
-    """As on fragments; the EMA model follows P_F's part a step later where P_B has an update of its own."""
-    agent = atom_agent(algo, approach)
-    online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
-    states = [snapshot(agent)]
-    assert set(states[0]) == online | ema(online)
-    for _ in range(2):
-        train_step(agent)
-        states.append(snapshot(agent))
-    followed = {"trunk"} | MOVED_BY_APPROACH[approach] if approach in OWN_LOSS else online
-    assert moved(states[0], states[1]) == online | ema(followed)
-    assert moved(states[1], states[2]) == online | ema(online)
+    assert_moves_by_the_table(atom_agent(algo, approach), algo, approach)
 
 
 def test_every_backward_head_of_a_likelihood_learns(atom_agent):
