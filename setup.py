@@ -29,5 +29,5 @@ setup(
         "tqdm==4.70.1",
         "wandb==0.30.0",
     ],
-    extras_require={"dev": ["ruff==0.17.6"], "qm9": ["qm9pack==1.0.3"]},
+    extras_require={"cluster": ["ray==2.60.0"], "dev": ["ruff==0.17.6"], "qm9": ["qm9pack==1.0.3"]},
 )

@@ -7,7 +7,8 @@ round, so that a slow spell of the machine hits all of them; medians over rounds
 metrics.csv costs, spread over the steps between two rows; the reward correlation has a table of its own.
 
 The limit is the time that the matrix products of Algorithm 1 alone would take at the speed of one large product,
-measured in the same run: a rollout and a target are one pass over their states, a gradient three.
+measured in the same run: a rollout and a target are one pass over their states, a gradient three. Passes of P_B count
+in full, though they ask the last layer for the begin token alone.
 """
 
 import argparse

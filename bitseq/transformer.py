@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from bitseq import encoder
 from bitseq.attention import LANES, Sizes
@@ -98,6 +99,7 @@ class _Encoder(Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (flat,), saved, (shape, shapes) = ctx.saved_tensors, ctx.saved, ctx.shapes
         if saved is None:

@@ -4,6 +4,10 @@
 # TRAJECTORIES (default 160000, a few minutes on two cores) sets the length; the paper samples 1000000.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ $# -gt 0 ] || ! [[ ${TRAJECTORIES:-1} =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: quickstart.sh takes no arguments; TRAJECTORIES, a whole number, sets the length of the runs" >&2
+    exit 2
+fi
 . tests/venv.sh
 trajectories=${TRAJECTORIES:-160000}
 config=hypergrid/experiments/config

@@ -141,6 +141,18 @@ def test_an_older_python_is_told_so(tmp_path):
         assert "Python 3.11 or newer is needed" in done.stderr and "3.10.12" in done.stderr
 
 
+@pytest.mark.parametrize(("arguments", "length"), [(["short"], ""), ([], "many"), ([], "-5"), ([], "0")])
+def test_quickstart_refuses_what_it_does_not_know(arguments, length):
+    """Before it installs anything, in one sentence."""
+    env = {"PATH": "/usr/bin:/bin", "PYTHON": "/none", **({"TRAJECTORIES": length} if length else {})}
+    command = ["bash", str(ROOT / "hypergrid/quickstart.sh"), *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert (
+        done.stderr.startswith("error: quickstart.sh takes no arguments; TRAJECTORIES") and done.stderr.count("\n") == 1
+    )
+
+
 def test_no_path_of_one_machine():
     homes = re.compile(r"/(work|root|home/\w+)/")
     texts = [name for name in tracked() if not name.endswith((".png", ".pt"))]

@@ -104,6 +104,14 @@ def test_a_second_gradient_of_a_graph_is_refused_and_harms_no_other(cases):
         other.result()
 
 
+def test_a_second_derivative_is_refused_not_lost(cases):
+    case = cases[0]
+    tokens = case.tokens.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((case.encode(tokens).square() * case.direction).sum(), tokens, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_a_graph_that_is_dropped_and_a_pass_without_a_gradient_do_no_harm(cases):
     for dropped, other in [(0, 1), (1, 0), (2, 2), (0, 2)]:
         cases[dropped].graph()
