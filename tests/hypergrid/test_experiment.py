@@ -553,6 +553,7 @@ def test_code_version_depends_on_the_suites_python_files_alone(suite):
     assert len(version) == 12
     (suite / "README.md").write_text("other words\n")
     (suite / "results.csv").write_text("step\n")
+    (suite / "plots.py").write_text("tools compute nothing of a run\n")
     assert provenance.code_version(suite) == version
     seen = {version}
     (suite / "inner" / "b.py").write_text("B = 2\n")
