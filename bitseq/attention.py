@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from bitseq.kernels import FAST, F, U, dropout
+from bitseq.kernels import FAST, F, U, aligned, dropout
 
 LANES = 64
 L = U(LANES)
@@ -47,19 +47,18 @@ def attention(qkv, at, n, n_read, sizes, position, key, threshold, weights, weig
     """The first tokens' mixes of all tokens of their string, for one block of strings (Vaswani et al. 2017, 3.2).
 
     Args:
-        qkv, at: rows (string, token) of queries, keys, values, each (head, feature).
+        qkv, at: rows (string, token) of queries, keys, values, each (feature, head).
         n: strings, at most ``LANES`` / heads.
         n_read: tokens of a string that look at all of them, the first ones.
         sizes: of the pass.
         position, key, threshold: of the dropout on the weights.
         weights, weights_at: where the softmax goes, (token that looks, token, lane).
-        mixed, mixed_at: where rows (string, token that looks) of (head, feature) go.
+        mixed, mixed_at: where rows (string, token that looks) of (feature, head) go.
     """
     n_tokens, n_heads, n_features = sizes.n_tokens, sizes.n_heads, sizes.n_features
     size, row, scale = n_features * L, n_tokens * L, F(1 / math.sqrt(n_features))
     step = U(3) * size
-    block, out, dropped = np.zeros(n_tokens * step, F), np.empty(n_read * size, F), np.empty(row, F)
-    _pack(qkv, at, n, n_tokens, U(3), n_heads, n_features, block)
+    block, out, dropped = _packed(qkv, at, n, n_tokens, U(3), n_heads, n_features), aligned(n_read * size), aligned(row)
     for i in range(n_read):
         w = weights_at + i * row
         _products(block, i * step, block, size, step, size, n_tokens, weights, w)
@@ -80,11 +79,11 @@ def attention_backward(qkv, at, n, n_read, sizes, position, key, threshold, weig
     n_tokens, n_heads, n_features = sizes.n_tokens, sizes.n_heads, sizes.n_features
     size, row, scale = n_features * L, n_tokens * L, F(1 / math.sqrt(n_features))
     step = U(3) * size
-    block, of_block = np.zeros(n_tokens * step, F), np.zeros(n_tokens * step, F)
-    of_mixed, total = np.zeros(n_read * size, F), np.empty(L, F)
-    dropped, of_scores = np.empty(n_read * row, F), np.empty(n_read * row, F)
-    _pack(qkv, at, n, n_tokens, U(3), n_heads, n_features, block)
-    _pack(gradient, U(0), n, n_read, U(1), n_heads, n_features, of_mixed)
+    block = _packed(qkv, at, n, n_tokens, U(3), n_heads, n_features)
+    of_mixed = _packed(gradient, U(0), n, n_read, U(1), n_heads, n_features)
+    of_block, total = aligned(n_tokens * step), aligned(L)
+    dropped, of_scores = aligned(n_read * row), aligned(n_read * row)
+    of_block[:] = F(0)
     for i in range(n_read):
         _products(of_mixed, i * size, block, U(2) * size, step, size, n_tokens, of_scores, i * row)
     for k in range(n_read * row):
@@ -110,8 +109,11 @@ def attention_backward(qkv, at, n, n_read, sizes, position, key, threshold, weig
 
 
 @njit(fastmath=FAST, forceinline=True)
-def _pack(rows, at, n_strings, n_tokens, n_parts, n_heads, n_features, block):
-    """Rows (string, token) of (part, head, feature) -> (token, part, feature, lane)."""
+def _packed(rows, at, n_strings, n_tokens, n_parts, n_heads, n_features):
+    """Rows (string, token) of (part, feature, head) -> (token, part, feature, lane); lanes without a string are 0."""
+    block = aligned(n_tokens * n_parts * n_features * L)
+    if n_strings * n_heads < L:
+        block[:] = F(0)
     for r in range(n_strings):
         for t in range(n_tokens):
             for part in range(n_parts):
@@ -119,12 +121,13 @@ def _pack(rows, at, n_strings, n_tokens, n_parts, n_heads, n_features, block):
                 target = (t * n_parts + part) * n_features * L + r * n_heads
                 for c in range(n_features):
                     for h in range(n_heads):
-                        block[target + c * L + h] = rows[source + h * n_features + c]
+                        block[target + c * L + h] = rows[source + c * n_heads + h]
+    return block
 
 
 @njit(fastmath=FAST, forceinline=True)
 def _unpack(block, n_strings, n_tokens, n_parts, n_heads, n_features, rows, at):
-    """The inverse of ``_pack``."""
+    """The inverse of ``_packed``."""
     for r in range(n_strings):
         for t in range(n_tokens):
             for part in range(n_parts):
@@ -132,7 +135,7 @@ def _unpack(block, n_strings, n_tokens, n_parts, n_heads, n_features, rows, at):
                 source = (t * n_parts + part) * n_features * L + r * n_heads
                 for c in range(n_features):
                     for h in range(n_heads):
-                        rows[target + h * n_features + c] = block[source + c * L + h]
+                        rows[target + c * n_heads + h] = block[source + c * L + h]
 
 
 @njit(fastmath=FAST, forceinline=True)
@@ -183,10 +186,10 @@ def _mix(weights, weights_at, weights_step, values, values_at, values_step, size
 @njit(fastmath=FAST, forceinline=True)
 def _softmax(scores, at, n, scale):
     """In place: scores[j] of j below n -> exp(scale scores[j]) / sum, lane by lane; 2^x as 2^floor(x) 2^rest."""
-    largest, total, bits = np.empty(L, F), np.zeros(L, F), np.empty(L, np.int32)
-    powers = bits.view(F)
+    largest, total, powers = aligned(L), aligned(L), aligned(L)
+    bits = powers.view(np.int32)
     for lane in range(L):
-        largest[lane] = scores[at + lane]
+        largest[lane], total[lane] = scores[at + lane], F(0)
     for j in range(U(1), n):
         for lane in range(L):
             largest[lane] = max(largest[lane], scores[at + j * L + lane])

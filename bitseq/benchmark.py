@@ -16,13 +16,13 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 
 import torch
 
 from bitseq import settings
 from bitseq.agent import QAgent, make_agent
 from bitseq.algorithm import train_step
-from bitseq.evaluation import estimated_log_prob
 from bitseq.learning import LearningAgent
 
 APPROACHES = ("uniform", "tlm")
@@ -111,19 +111,15 @@ def turn(agent: LearningAgent, watch: Stopwatch, seconds: float) -> Counter:
     return parts
 
 
-def correlation_seconds(agent: LearningAgent, strings: int = 1440) -> float:
-    """Seconds of one reward correlation with the default rounds, from a share of the test strings and one round."""
-    states = agent.environment.test_states
+def correlation_seconds(agent: LearningAgent) -> float:
+    """Seconds of one reward correlation, after a short one that brings in what is compiled."""
+    agent.environment, whole = copy(agent.environment), agent.environment
+    agent.environment.test_states = whole.test_states[:2]
+    agent.reward_correlation(agent.policies.backward)
+    agent.environment = whole
     start = time.perf_counter()
-    estimated_log_prob(
-        states[:strings],
-        agent.policies,
-        agent.policies.backward,
-        agent.environment,
-        agent.streams.evaluation,
-        rounds=1,
-    )
-    return (time.perf_counter() - start) * agent.config.corr_num_rounds * len(states) / strings
+    agent.reward_correlation(agent.policies.backward)
+    return time.perf_counter() - start
 
 
 def operations(agent: LearningAgent) -> float:

@@ -10,11 +10,10 @@ written over and over. Conventions as in ``kernels``.
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
 
 from bitseq.attention import LANES, attention, attention_backward
-from bitseq.kernels import FAST, F, U, dropout, linear, linear_backward, normalise, normalise_backward
+from bitseq.kernels import FAST, F, U, aligned, dropout, linear, linear_backward, normalise, normalise_backward
 
 PER_BLOCK = U(LANES)  # strings times heads
 EMBEDDING, WEIGHTS, ATTENTION, HIDDEN, FEED_FORWARD = map(U, range(5))  # a dropout each; the last four per layer
@@ -82,7 +81,8 @@ def offsets_of(sizes):
 def _transposed(parameters, sizes):
     """The parameters with every matrix (inputs, outputs), as a forward product reads it."""
     width, ff_width = sizes.n_heads * sizes.n_features, sizes.ff_width
-    offsets, result = offsets_of(sizes), parameters.copy()
+    offsets, result = offsets_of(sizes), aligned(U(len(parameters)))
+    result[:] = parameters
     for layer in range(sizes.n_layers):
         p = layer * offsets.length
         _transpose(parameters, p + offsets.qkv, U(3) * width, width, result)
@@ -100,12 +100,14 @@ def _transpose(matrix, at, n_rows, n_columns, result):
 
 
 @njit(cache=True, fastmath=FAST)
-def forward(tokens, parameters, saved, sizes, keys, threshold, keeps, out):
+def forward(tokens, rows, qkv_table, parameters, saved, sizes, keys, threshold, keeps, out):
     """What the layers make of dropout(tokens).
 
     Args:
-        tokens: (string, token, feature).
-        parameters: of all layers, in torch's order.
+        tokens: (string, token, feature), or a table (row, feature) of them.
+        rows: (string, token) row of each in the table; empty: there is no table.
+        qkv_table: (row, ...) the first layer's queries, keys and values of the table's rows.
+        parameters: of all layers, in torch's order, heads as ``attention`` has them.
         saved: segments, filled with what ``backward`` reads if ``keeps``; else one, for work.
         sizes: of the pass.
         keys: (4 layers + 1, 2) random words.
@@ -115,21 +117,27 @@ def forward(tokens, parameters, saved, sizes, keys, threshold, keeps, out):
     """
     width, ff_width, per_block = sizes.n_heads * sizes.n_features, sizes.ff_width, PER_BLOCK // sizes.n_heads
     segment, offsets, parameters = segment_of(sizes), offsets_of(sizes), _transposed(parameters, sizes)
-    branch = np.empty(per_block * sizes.n_tokens * width, F)
-    step, s = segment.length if keeps else U(0), U(0)
+    branch = aligned(per_block * sizes.n_tokens * width)
+    step, s, looks_up = segment.length if keeps else U(0), U(0), len(rows) > 0
     for first in range(U(0), sizes.n_strings, per_block):
         n = min(per_block, sizes.n_strings - first)
-        rows, position = n * sizes.n_tokens, first * sizes.n_tokens * width
-        for i in range(rows * width):
-            saved[s + i] = tokens[position + i]
-        dropout(saved, s, rows * width, position, _key(keys, U(0), EMBEDDING), threshold)
+        n_rows, position = n * sizes.n_tokens, first * sizes.n_tokens * width
+        if looks_up:
+            _look_up(tokens, rows, first * sizes.n_tokens, n_rows, width, saved, s)
+        else:
+            for i in range(n_rows * width):
+                saved[s + i] = tokens[position + i]
+        dropout(saved, s, n_rows * width, position, _key(keys, U(0), EMBEDDING), threshold)
         for layer in range(sizes.n_layers):
             p, is_last = layer * offsets.length, layer == sizes.n_layers - U(1)
             qkv, mixed, middle, hidden = s + segment.qkv, s + segment.mixed, s + segment.middle, s + segment.hidden
             weights_at, of_weights = s + segment.weights, first * sizes.n_heads * sizes.n_tokens * sizes.n_tokens
             n_read = sizes.n_read if is_last else sizes.n_tokens
             read, position = n * n_read, first * n_read * width
-            linear(saved, s, rows, width, parameters, p + offsets.qkv, U(3) * width, saved, qkv)
+            if looks_up and layer == U(0):
+                _look_up(qkv_table, rows, first * sizes.n_tokens, n_rows, U(3) * width, saved, qkv)
+            else:
+                linear(saved, s, n_rows, width, parameters, p + offsets.qkv, U(3) * width, saved, qkv)
             key = _key(keys, layer, WEIGHTS)
             attention(saved, qkv, n, n_read, sizes, of_weights, key, threshold, saved, weights_at, saved, mixed)
             linear(saved, mixed, read, width, parameters, p + offsets.out, width, branch, U(0))
@@ -156,9 +164,9 @@ def backward(gradient, parameters, saved, sizes, keys, threshold, of_tokens, of_
     """The gradient of ``forward``: fill ``of_tokens`` and add to ``of_parameters``; the rest as there."""
     width, ff_width, per_block = sizes.n_heads * sizes.n_features, sizes.ff_width, PER_BLOCK // sizes.n_heads
     segment, offsets, numbers = segment_of(sizes), offsets_of(sizes), per_block * sizes.n_tokens * width
-    of_inputs, of_branch = np.empty(numbers, F), np.empty(numbers, F)
-    of_middle, of_mixed = np.empty(numbers, F), np.empty(numbers, F)
-    of_qkv, of_hidden = np.empty(U(3) * numbers, F), np.empty(per_block * sizes.n_tokens * ff_width, F)
+    of_inputs, of_branch = aligned(numbers), aligned(numbers)
+    of_middle, of_mixed = aligned(numbers), aligned(numbers)
+    of_qkv, of_hidden = aligned(U(3) * numbers), aligned(per_block * sizes.n_tokens * ff_width)
     keep_scale = F(1 / (1 - threshold / 2.0**32))
     for first in range(U(0), sizes.n_strings, per_block):
         n = min(per_block, sizes.n_strings - first)
@@ -212,6 +220,15 @@ def backward(gradient, parameters, saved, sizes, keys, threshold, of_tokens, of_
 @njit(inline="always")
 def _key(keys, layer, site):
     return keys[U(4) * layer + site, 0], keys[U(4) * layer + site, 1]
+
+
+@njit(fastmath=FAST, forceinline=True)
+def _look_up(table, rows, first, n_rows, width, target, at):
+    """Copy the rows that ``rows`` names from ``first`` on."""
+    for r in range(n_rows):
+        source = rows[first + r] * width
+        for c in range(width):
+            target[at + r * width + c] = table[source + c]
 
 
 @njit(fastmath=FAST, forceinline=True)

@@ -8,6 +8,7 @@ and a word for it, so every trajectory has L transitions and ends in a full stri
 A backward action empties a filled position. Action a is the pair (position, word) = (a // V, a % V).
 """
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -93,6 +94,18 @@ class StringEnvironment:
         position = position.unsqueeze(1)
         action = position * self.n_words + states.gather(1, position)
         return states.scatter(1, position, self.empty), action.squeeze(1)
+
+    def distinct(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, L) states -> (K, L) the different ones among them, and (M,) the row of each there."""
+        base, row = self.n_words + 1, torch.zeros(len(states), dtype=torch.long, device=states.device)
+        # As many positions at once as a row number and their tokens fit into 63 bits.
+        n_columns = max(1, int((63 - math.log2(len(states) + 1)) / math.log2(base)))
+        for columns in states.split(n_columns, dim=1):
+            for column in columns.T:
+                row = row * base + column
+            row = row.unique(return_inverse=True)[1]
+        which = torch.arange(len(states), device=states.device)
+        return states[which.new_empty(int(row.max()) + 1).scatter_(0, row, which)], row
 
     def bits(self, states: Tensor) -> Tensor:
         """(N, L) full states -> (N, n) 0 or 1, each word's most significant bit first."""

@@ -19,7 +19,7 @@ from bitseq.environment import StringEnvironment
 from bitseq.policies import FixedBackward, LearnedBackward, Policies
 from bitseq.sampling import draw, taken_log_pb
 
-CHUNK = 512  # states in one network pass
+CHUNK = 4096  # states in one network pass
 MAX_EXACT_STATES = 100_000
 
 
@@ -106,7 +106,8 @@ def estimated_log_prob(
 ) -> Tensor:
     """(S,) estimates of log P(x), nats, each from ``rounds`` backward trajectories (Gritsaev et al. 2025, 4.2).
 
-    The trunk's features of a state serve P_B there and P_F of the action taken in it.
+    All trajectories go back in step. Where several meet in a state, it takes one pass of the trunk, which serves P_F of
+    the actions taken there and P_B.
 
     Args:
         strings: (S, L) complete.
@@ -117,21 +118,34 @@ def estimated_log_prob(
         rounds: backward trajectories per string.
         coefficient: P_F = softmax(forward head / coefficient).
     """
-    log_ratios = []
+    draws = torch.from_numpy(rng.random((environment.length, rounds * len(strings)))).to(strings.device)
     with evaluation_mode(policies):
-        for states in strings.repeat(rounds, 1).split(CHUNK):
-            draws = torch.from_numpy(rng.random((environment.length, len(states)))).to(states.device)
-            hidden = policies.trunk(states) if isinstance(backward, LearnedBackward) else None
-            log_ratio = torch.zeros(len(states), device=states.device)
-            for left, uniform in zip(reversed(range(environment.length)), draws, strict=True):
-                log_pb = backward.log_probs(states, hidden)
-                states, actions = environment.backward_step(states, draw(log_pb.exp().double(), uniform))
-                # All end in s_0, which needs one pass.
-                hidden = policies.trunk(states if left else states[:1]).expand(len(states), -1, -1)
-                log_pf = policies.forward_logits(states, hidden).over(coefficient).log_prob(actions)
-                log_ratio += log_pf - taken_log_pb(log_pb, actions, environment.n_words)
-            log_ratios.append(log_ratio)
-    return torch.cat(log_ratios).view(rounds, -1).logsumexp(0) - np.log(rounds)
+        log_pb = torch.cat([backward.log_probs(chunk) for chunk in strings.split(CHUNK)]).repeat(rounds, 1)
+        states, log_ratio = strings.repeat(rounds, 1), log_pb.new_zeros(rounds * len(strings))
+        for uniform in draws:
+            states, actions = environment.backward_step(states, draw(log_pb.exp().double(), uniform))
+            log_ratio -= taken_log_pb(log_pb, actions, environment.n_words)
+            log_pf, log_pb = _log_probs(states, actions, policies, backward, environment, coefficient)
+            log_ratio += log_pf
+    return log_ratio.view(rounds, -1).logsumexp(0) - np.log(rounds)
+
+
+def _log_probs(
+    states: Tensor,
+    actions: Tensor,
+    policies: Policies,
+    backward: LearnedBackward | FixedBackward,
+    environment: StringEnvironment,
+    coefficient: float,
+) -> tuple[Tensor, Tensor]:
+    """(M,) log P_F of the actions in (M, L) states of equally many words, and (M, L) log P_B there."""
+    distinct, row = environment.distinct(states)
+    log_pf, log_pb = torch.empty(len(states), device=states.device), []
+    for first, chunk in zip(range(0, len(distinct), CHUNK), distinct.split(CHUNK), strict=True):
+        here = ((row >= first) & (row < first + CHUNK)).nonzero().squeeze(1)
+        log_pf[here], begin = policies.log_probs_of(chunk, row[here] - first, actions[here], coefficient)
+        log_pb.append(backward.log_probs(chunk, begin))
+    return log_pf, torch.cat(log_pb)[row]
 
 
 def spearman(log_prob: Tensor, log_reward: Tensor) -> float:

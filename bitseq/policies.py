@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bitseq.backward_loss import BackwardApproach, ema_update, maxent_log_pb, uniform_log_pb
 from bitseq.environment import StringEnvironment
+from bitseq.normaliser import linear_logsumexp
 from bitseq.transformer import Trunk
 
 MASKED = torch.finfo(torch.float32).min / 2  # finite, also with a word's logit added: no NaN on a full state
@@ -178,6 +179,28 @@ class Policies(nn.Module):
     def forward_logits(self, states: Tensor, hidden: Tensor) -> ActionLogits:
         """Logits of all actions of (M, L) states with their (M, 1 + L, width) features."""
         return forward_logits(self.forward_head, states, hidden, self.empty)
+
+    def log_probs_of(self, states: Tensor, row: Tensor, actions: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
+        """log P_F of actions in states that have equally many words, in eval mode, without the other actions' logits.
+
+        Args:
+            states: (K, L) different ones.
+            row: (M,) the state that each action is taken in.
+            actions: (M,).
+            coefficient: P_F = softmax(forward head / coefficient).
+
+        Returns:
+            (M,) nats, and (K, 1, width) features of the states' begin tokens.
+        """
+        empty = (states == self.empty).nonzero()[:, 1].view(len(states), -1)
+        begin, at_empty = self.trunk.read(states, empty).tensor_split([1], dim=1)
+        position_logit, head = self.forward_head["position"](begin.squeeze(1)), self.forward_head["word"]
+        log_words = linear_logsumexp(head, at_empty, coefficient)
+        log_total = (position_logit.gather(1, empty) / coefficient + log_words).logsumexp(1)
+        position, word = actions // head.out_features, actions % head.out_features
+        place = (empty[row] < position.unsqueeze(1)).sum(1)
+        word_logit = (at_empty[row, place] * head.weight[word]).sum(1) + head.bias[word]
+        return (position_logit[row, position] + word_logit) / coefficient - log_total[row], begin
 
     def log_flow(self, hidden: Tensor) -> Tensor:
         """(M, 1 + L, width) features -> (M,) log F in nats."""

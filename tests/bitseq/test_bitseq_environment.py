@@ -177,3 +177,15 @@ def test_in_double_precision_rewards_are_double(double, strings):
     assert log_reward.dtype == torch.float64
     distances = environment.distances(environment.test_states).min(1).values.tolist()
     assert log_reward.tolist() == [-0.1 * distance for distance in distances]
+
+
+@pytest.mark.parametrize(("n", "k"), [(120, 8), (8, 2), (48, 24), (128, 1)])
+def test_distinct_states_and_where_each_is(n, k):
+    environment, rng = module.StringEnvironment(n, k, 1, 2.0), np.random.default_rng(3)
+    few = torch.from_numpy(rng.integers(0, environment.n_words + 1, (30, environment.length)))
+    few[1], few[2] = few[0], few[0]
+    few[1, 0], few[2, -1] = (few[0, 0] + 1) % environment.n_words, (few[0, -1] + 1) % environment.n_words
+    states = few[torch.from_numpy(rng.integers(0, 30, 500))]
+    found, row = environment.distinct(states)
+    assert torch.equal(found[row], states)
+    assert len(set(map(tuple, found.tolist()))) == len(found) == len(set(map(tuple, states.tolist())))

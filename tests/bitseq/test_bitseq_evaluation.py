@@ -32,6 +32,12 @@ class Tables(nn.Module):
         words = self.log_pf[self.exact.state_index(self.environment, states)][legal]
         return ActionLogits(torch.zeros(legal.shape).masked_fill(~legal, MASKED), words, row)
 
+    def log_probs_of(self, states, row, actions, coefficient):
+        """log P_F of actions, and features that say nothing."""
+        assert coefficient == 1.0
+        index = self.exact.state_index(self.environment, states)[row]
+        return self.log_pf[index].flatten(1).gather(1, actions[:, None]).squeeze(1), torch.zeros(len(states), 1, 1)
+
     def log_probs(self, states, hidden=None):
         """(M, L) of P_B."""
         return self.log_pb[self.exact.state_index(self.environment, states)]
@@ -155,12 +161,12 @@ def test_estimates_are_the_formula_on_the_trajectories_drawn(
     found = estimated_log_prob(
         some, policies, backward, environment, np.random.default_rng(8), rounds=rounds, coefficient=coefficient
     )
-    rng, rows, ratios = np.random.default_rng(8), rounds * some.tolist(), []
-    for start in range(0, len(rows), chunk):
-        of_chunk = rows[start : start + chunk]
-        uniform = rng.random((environment.length, len(of_chunk)))
-        for column, string in enumerate(of_chunk):
-            ratios.append(replayed(policies, backward, environment, string, uniform[:, column], coefficient))
+    rows = rounds * some.tolist()
+    uniform = np.random.default_rng(8).random((environment.length, len(rows)))
+    ratios = [
+        replayed(policies, backward, environment, string, uniform[:, column], coefficient)
+        for column, string in enumerate(rows)
+    ]
     by_string = [[ratios[r * 5 + s] for r in range(rounds)] for s in range(5)]
     expected = [math.log(sum(math.exp(ratio) for ratio in of_string) / rounds) for of_string in by_string]
     assert found.tolist() == pytest.approx(expected, abs=1e-9)
@@ -186,6 +192,23 @@ def replayed(policies, backward, environment, string, uniform, coefficient):
         total += logits.flatten().log_softmax(0)[position * environment.n_words + word].item() - log_pb[position]
     assert state == [environment.empty] * environment.length
     return total
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["uniform", "learned"])
+def test_a_state_in_which_trajectories_meet_takes_one_pass(strings, new_policies, monkeypatch, learned):
+    environment, seen = strings(8, 2), []
+    policies = new_policies(environment)
+    backward = policies.backward if learned else FixedBackward("uniform", environment.empty)
+    read = policies.trunk.read
+    monkeypatch.setattr(
+        policies.trunk, "read", lambda states, positions: seen.append(states) or read(states, positions)
+    )
+    some = true_distribution(environment)[0][:4]
+    estimated_log_prob(some, policies, backward, environment, np.random.default_rng(1), rounds=50)
+    assert len(seen) == 4  # levels
+    for states in seen:
+        assert len(states.unique(dim=0)) == len(states)
+    assert len(seen[-1]) == 1 and len(seen[0]) <= 4 * 4 < 4 * 50
 
 
 def test_estimates_take_no_gradient_and_leave_mode_and_torchs_random_state(strings, new_policies):

@@ -80,6 +80,27 @@ def test_learned_backward_policy_reads_the_features_it_is_given(environment, new
         assert (moved - expected)[1:].abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("coefficient", [1.0, 1.7])
+@pytest.mark.parametrize("filled", [0, 1, 3])
+def test_log_probs_of_some_actions_are_those_of_the_logits(strings, new_policies, filled, coefficient):
+    environment = strings(8, 2)
+    policies = new_policies(environment, scale=5.0, n_layers=2).eval()
+    states = all_states(environment)
+    states = states[environment.backward_mask(states).sum(1) == filled]
+    row, action = environment.forward_mask(states).repeat_interleave(4, 1).nonzero().T  # every legal one
+    order = torch.randperm(len(row), generator=torch.Generator().manual_seed(1))
+    row, action = row[order], action[order]
+    found, begin = policies.log_probs_of(states, row, action, coefficient)
+    hidden = policies.trunk(states)
+    logits = policies.forward_logits(states[row], hidden[row]).over(coefficient)
+    expected = logits.log_prob(action)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(begin, hidden[:, :1], rtol=1e-4, atol=1e-5)
+    assert torch.zeros(len(states)).index_add(0, row, found.exp()).tolist() == pytest.approx(
+        [1.0] * len(states), abs=1e-4
+    )
+
+
 @pytest.mark.parametrize("by_torch", [False, True], ids=["compiled", "by torch"])
 def test_backward_policy_asks_for_the_begin_token_alone_and_is_that_of_the_full_features(
     strings, new_policies, by_torch, monkeypatch

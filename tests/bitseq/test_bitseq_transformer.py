@@ -63,6 +63,27 @@ def test_trunk_of_the_begin_token_alone_is_the_first_row():
     torch.testing.assert_close(found, trunk(STATES)[:, :1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize(("n_heads", "dtype"), [(HEADS, torch.float32), (4, torch.float64), (16, torch.float32)])
+@pytest.mark.parametrize("positions", [[[], [], []], [[1], [3], [0]], [[3, 0, 1], [0, 1, 2], [2, 1, 3]]])
+def test_reading_some_positions_gives_their_features(n_layers, n_heads, dtype, positions):
+    trunk = new_trunk(n_layers=n_layers, n_heads=n_heads).eval().to(dtype)
+    index = torch.tensor(positions, dtype=torch.long).view(3, -1)
+    found, whole = trunk.read(STATES, index), trunk(STATES)
+    expected = torch.stack([whole[row, [0, *(1 + p for p in some)]] for row, some in enumerate(positions)])
+    assert not found.requires_grad and found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_many_strings_gives_the_features_of_each():
+    """More than fit into a block, and a last block that is not full."""
+    trunk, generator = new_trunk(n_layers=2).eval(), torch.Generator().manual_seed(2)
+    states = torch.randint(8, (77, 4), generator=generator)
+    index = torch.rand(77, 4, generator=generator).argsort(1)[:, :2]
+    whole = trunk(states)[:, 1:].gather(1, index.unsqueeze(2).expand(-1, -1, WIDTH))
+    torch.testing.assert_close(trunk.read(states, index)[:, 1:], whole, rtol=1e-4, atol=1e-5)
+
+
 def test_layers_are_torchs_defaults_with_the_sizes_and_the_dropout_asked_for():
     layers = new_trunk(n_layers=3, dropout=0.25).layers
     assert len(layers) == 3
