@@ -1,0 +1,118 @@
+"""Is the most rewarding region of QM9 real? The best molecules that runs found, beside QM9 itself.
+
+    python -m mols.data.qm9_best RUN_DIR [RUN_DIR ...] --out best.csv [--n 10]
+
+A row for each of the n best distinct molecules that each run has evaluated in training: run, smiles, reward (r), the
+gap that the run's network predicts, QM9's gap of the same molecule (stereochemistry aside; empty: QM9 does not have
+it), both in eV, the charge and the number of unpaired electrons. QM9 has no charged molecules and no radicals.
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rdkit import Chem
+from rdkit.Chem.Descriptors import NumRadicalElectrons
+from rdkit.rdBase import BlockLogs
+
+from mols.data import qm9
+from mols.experiment import ExperimentError
+from mols.gap_reward import GapReward
+from mols.models.raw_csv import require_writable
+
+COLUMNS = ("run", "smiles", "reward", "predicted_gap", "qm9_gap", "charge", "radical_electrons")
+
+
+def best_of_run(directory: Path, n: int) -> list[tuple[str, str, float]]:
+    """The n molecules of least gap that a run's training has evaluated: (run, SMILES, gap in eV), the best first.
+
+    Raises:
+        ExperimentError: the folder is not that of a checkpointed QM9 run.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text())
+        state = torch.load(directory / "checkpoint.pt", weights_only=True, map_location="cpu")["agent"]["reward"]
+        evaluated = list(zip(state["raw"].tolist(), state["smiles"].splitlines(), strict=True))
+    # What a damaged file raises is the unpickler's choice: all of it means the same to the user.
+    except Exception as error:
+        raise ExperimentError(f"{directory} is not the folder of a run with a checkpoint ({error})") from error
+    if config.get("environment") != "qm9":
+        raise ExperimentError(f"{directory} is a run of {config.get('environment')}: name runs of qm9")
+    found = sorted(pair for pair in evaluated if not math.isnan(pair[0]))  # NaN: invalid
+    run = f"{config['objective']}-{config['backward_approach']} seed {config['seed']}"
+    return [(run, smiles, gap) for gap, smiles in found[:n]]
+
+
+def gaps_of_qm9(max_heavy: int) -> dict[str, float]:
+    """Gaps in eV of QM9's molecules of at most so many heavy atoms, by canonical SMILES; of isomers, the first's.
+
+    Raises:
+        ExperimentError: QM9 is not installed.
+    """
+    data, gaps = qm9.read(), {}
+    with BlockLogs():
+        for smiles, n_heavy, gap in zip(data.smiles, data.n_heavy, data.gap, strict=True):
+            molecule = Chem.MolFromSmiles(smiles) if n_heavy <= max_heavy else None
+            if molecule is not None:
+                gaps.setdefault(_flat_smiles(molecule), gap * qm9.EV_PER_HARTREE)
+    return gaps
+
+
+def rows_of(runs: list[Path], n: int) -> list[dict[str, Any]]:
+    """The rows of the CSV.
+
+    Raises:
+        ExperimentError: a folder is not that of a QM9 run, or QM9 is not installed.
+    """
+    found = [row for run in runs for row in best_of_run(run, n)]
+    molecules = [Chem.MolFromSmiles(smiles) for _, smiles, _ in found]
+    true = gaps_of_qm9(max((molecule.GetNumHeavyAtoms() for molecule in molecules), default=0))
+    reward = GapReward(None).value(torch.tensor([gap for *_, gap in found])).clamp(*GapReward.bounds).tolist()
+    return [
+        {
+            "run": run,
+            "smiles": smiles,
+            "reward": f"{r:.4f}",
+            "predicted_gap": f"{gap:.3f}",
+            "qm9_gap": f"{true[flat]:.3f}" if (flat := _flat_smiles(molecule)) in true else "",
+            "charge": Chem.GetFormalCharge(molecule),
+            "radical_electrons": NumRadicalElectrons(molecule),
+        }
+        for (run, smiles, gap), molecule, r in zip(found, molecules, reward, strict=True)
+    ]
+
+
+def _flat_smiles(molecule: Chem.Mol) -> str:
+    return Chem.MolToSmiles(molecule, isomericSmiles=False)
+
+
+def main(argv: list[str]) -> int:
+    """Run the arguments ``argv``, without the program's name; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m mols.data.qm9_best", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folders of QM9 runs")
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--n", type=int, default=10, help="molecules of each run (10)")
+    arguments = parser.parse_args(argv)
+    try:
+        require_writable(arguments.out)
+        if arguments.n < 1:
+            raise ExperimentError(f"--n is {arguments.n}: it must be 1 or more")
+        rows = rows_of(arguments.runs, arguments.n)
+        with arguments.out.open("x", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(rows)} molecules in {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
