@@ -4,7 +4,8 @@
 
 Every contender trains with the default network, batch 64, one thread. Contenders take turns, round after round, so that
 a slow spell of the machine hits all of them; medians over rounds are printed. ``environment`` is masks, steps and
-equal states within the rollout, ``reward`` molecules, features and the reward's network.
+equal states within the rollout, ``reward`` molecules, features and the reward's network; ``length`` is that of a
+trajectory, in transitions.
 
 The limit is the time that the matrix products of Algorithm 1 alone would take on the distinct states of the batch, at
 the speed of one large product measured in the same run: a rollout and a target are one pass, a gradient three.
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", default="", help="folder of the reward's weights (seh)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print(f"| objective | P_B | s/iteration | of the limit | {' | '.join(PARTS)} | distinct states |")
-    print("|---|---|---|---|" + "---|" * (len(PARTS) + 1))
+    print(f"| objective | P_B | s/iteration | of the limit | {' | '.join(PARTS)} | length | distinct states |")
+    print("|---|---|---|---|" + "---|" * (len(PARTS) + 2))
     try:
         for objective in arguments.objectives:
             measure(TASKS[arguments.task], objective, arguments.rounds, arguments.iterations, arguments.data_dir)
@@ -68,11 +69,12 @@ def measure(task, objective: str, rounds: int, iterations: int, data_dir: str) -
         for approach, watch in watches.items():
             turns[approach].append(watch.turn(iterations))
     for approach, watch in watches.items():
-        part = {name: statistics.median(turn[name] for turn in turns[approach]) for name in (*PARTS, "step", "tokens")}
+        part = {name: statistics.median(turn[name] for turn in turns[approach]) for name in turns[approach][0]}
         limit = operations(watch.agent, part["tokens"]) / statistics.median(speeds)
         states = len(watch.agent._last_states[0])
         cells = [f"{part['step']:.2f}", f"{100 * limit / part['step']:.0f}%", *(f"{part[name]:.2f}" for name in PARTS)]
-        print(f"| {objective} | {approach} | {' | '.join(cells)} | {states} |", flush=True)
+        cells += [f"{part['length']:.1f}", f"{states}"]
+        print(f"| {objective} | {approach} | {' | '.join(cells)} |", flush=True)
     print(f"<!-- {objective}: large product at {statistics.median(speeds) / 1e9:.0f} GFLOP/s -->", flush=True)
 
 
@@ -91,13 +93,21 @@ class Stopwatch:
     """Seconds spent in the parts of an agent's iterations, by wrapping its methods."""
 
     def __init__(self, agent: LearningAgent) -> None:
-        self.agent, self._seconds, self._inside = agent, Counter(), ""
-        agent.sample = self._timed(agent.sample, "sample")
+        self.agent, self._seconds, self._inside, self._transitions = agent, Counter(), "", 0
+        agent.sample = self._timed(self._counted(agent.sample), "sample")
         agent.task.score = self._timed(agent.task.score, "reward")
         agent.backward_loss = self._timed(agent.backward_loss, "losses")
         agent.forward_loss = self._timed(agent.forward_loss, "losses")
         for method in ENVIRONMENT:
             setattr(agent.environment, method, self._timed(getattr(agent.environment, method), method, "sample"))
+
+    def _counted(self, sample: Callable) -> Callable:
+        def counted():
+            batch = sample()
+            self._transitions += len(batch.transitions.actions)
+            return batch
+
+        return counted
 
     def _timed(self, function: Callable, part: str, within: str = "") -> Callable:
         def timed(*arguments, **options):
@@ -113,7 +123,7 @@ class Stopwatch:
     def turn(self, iterations: int) -> Counter:
         """Means over some iterations."""
         self._seconds.clear()
-        tokens, start = 0, time.perf_counter()
+        self._transitions, tokens, start = 0, 0, time.perf_counter()
         for _ in range(iterations):
             train_step(self.agent)
             states = self.agent._last_states
@@ -121,6 +131,7 @@ class Stopwatch:
         step = (time.perf_counter() - start) / iterations
         mean = Counter({name: seconds / iterations for name, seconds in self._seconds.items()})
         part = Counter(step=step, tokens=tokens / iterations, reward=mean["reward"], losses=mean["losses"])
+        part["length"] = self._transitions / iterations / BATCH
         part["environment"] = sum(mean[method] for method in ENVIRONMENT)
         part["rollout"] = mean["sample"] - part["reward"] - part["environment"]
         part["updates"] = step - mean["sample"] - part["losses"]

@@ -65,7 +65,7 @@ def require_table(out, objectives):
     number = r"\d+\.\d\d"
     for objective in objectives:
         for approach in benchmark.APPROACHES:
-            cells = rf"{number} \| \d+% \| {' . '.join([number] * 5)} \| \d+"
+            cells = rf"{number} \| \d+% \| {' . '.join([number] * 5)} \| \d+\.\d \| \d+"
             assert len(re.findall(rf"^\| {objective} \| {approach} \| {cells} \|$", out, re.MULTILINE)) == 1
         assert len(re.findall(rf"^<!-- {objective}: large product at \d+ GFLOP/s -->$", out, re.MULTILINE)) == 1
     assert out.startswith("| objective | P_B | s/iteration |")
@@ -97,7 +97,16 @@ def test_the_parts_of_an_iteration_by_a_clock_that_the_test_moves(reward_agent, 
     agent.task.score = slow(agent.task.score, "reward", 100)
     for method, part in (("sample", "environment"), ("backward_loss", "losses"), ("forward_loss", "losses")):
         setattr(agent, method, slow(getattr(agent, method), part, 0))
+    lengths, sample = [], agent.sample
+
+    def sampled():
+        batch = sample()
+        lengths.append(len(batch.transitions.actions))
+        return batch
+
+    agent.sample = sampled
     part = benchmark.Stopwatch(agent).turn(1)
+    assert len(lengths) == 1 and part["length"] == lengths[0] / benchmark.BATCH
     assert masks["environment"] > 2 and masks["reward"] > 0 and masks["losses"] > 0
     expected = {"rollout": 0, "environment": masks["environment"], "reward": 100 + masks["reward"]}
     expected |= {"losses": masks["losses"], "updates": 0}
