@@ -1,10 +1,16 @@
 """Run folders -> one tidy CSV, the only thing that figures, claims and reports read.
 
-    python -m <suite>.collect RUNS... --out results/<name>.csv [--varying FIELD ...]
+    python -m <suite>.collect RUNS... --out results/<name>.csv [--varying FIELD ...] [--append] [--unfinished]
 
 RUNS are run folders or folders above them. One row per kept evaluation, at most 200 a run, the last always among
 them. Runs whose configurations differ in anything but environment, objective, approach, learning rate and seed are
-refused unless ``--varying`` names the field. This file is the same, byte for byte, in every suite.
+refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of different code
+versions, unless it names code_version. Runs that are not done are left out unless ``--unfinished`` takes them.
+
+Beside the CSV, <name>.configs.json holds the configurations. With them, ``--append`` adds runs to a CSV whose own run
+folders are gone: a run that it has already is not repeated, one that does not belong there is refused. Without
+``--append``, a CSV that has runs which are not collected now is not overwritten.
+This file is the same, byte for byte, in every suite.
 """
 
 import argparse
@@ -16,42 +22,51 @@ from typing import Any
 
 import numpy as np
 
+from .collected import (
+    CODE_VERSION,
+    IDENTITY,
+    STORAGE,
+    by_run,
+    merged,
+    name_of,
+    packed_configs,
+    read_collected,
+    read_configs,
+    replaced,
+)
 from .experiment import ExperimentError, flatten
 
 MAX_POINTS = 200
-# Where the suites' configurations keep what identifies a run.
-IDENTITY = {
-    "environment": ("env.name", "environment", "task"),
-    "objective": ("algo.name", "objective", "algo"),
-    "approach": ("algo.backward_approach", "backward_approach"),
-    "learning_rate": ("algo.learning_rate", "learning_rate", "lr"),
-    "seed": ("general.seed", "seed"),
-}
+TOLD = f"add --varying {CODE_VERSION}"
 BACKWARD_LEARNING_RATE = ("backward_learning_rate", "blr")
-# Where and how a run was stored: no part of the experiment.
-STORAGE = (
-    "output_dir",
-    "if_exists",
-    "wandb_project",
-    "wandb",
-    "tensorboard",
-    "checkpoint_interval",
-    "checkpoint_every",
-    "data_dir",
-    "workers",
-)
 
 
-def find_runs(paths: list[Path]) -> list[Path]:
-    """The run folders at or below the given paths, sorted.
+def find_runs(paths: list[Path], suite: str, unfinished: bool) -> list[Path]:
+    """The suite's run folders at or below the given paths, sorted; says on stderr which are left out.
 
     Raises:
-        ExperimentError: there is none.
+        ExperimentError: a path has none.
     """
-    runs = sorted({config.parent for path in paths for config in path.rglob("config.json")})
-    if not runs:
-        raise ExperimentError(f"no run folder at or below {', '.join(map(str, paths))}: name folders with config.json")
-    return runs
+    found = {path: {config.parent for config in path.rglob("config.json")} for path in paths}
+    empty = [path for path in paths if not found[path]]
+    if empty:
+        raise ExperimentError(f"no run folder at or below {empty[0]}: name folders with config.json")
+    runs = sorted(set().union(*found.values()))
+    own = [run for run in runs if _suite_of(run) in (suite, None)]
+    kept = own if unfinished else [run for run in own if (run / "DONE").exists()]
+    if not kept:
+        raise ExperimentError(f"none of the {len(own)} runs of {suite} is done: finish one, or add --unfinished")
+    if left_out := sorted(set(own) - set(kept)):
+        print(f"left out, not done: {', '.join(map(str, left_out))}", file=sys.stderr)
+    return kept
+
+
+def _suite_of(run: Path) -> str | None:
+    """The suite that meta.json names; None where it does not."""
+    try:
+        return json.loads((run / "meta.json").read_text()).get("suite")
+    except (OSError, ValueError, AttributeError):
+        return None  # read_runs will say what is wrong
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -95,43 +110,92 @@ def _ratio(key: str, value: Any, learning_rate: float | None) -> str:
     return json.dumps(value)
 
 
-def rows_of(run: Path, config: dict[str, Any], suite: str) -> list[dict[str, Any]]:
+def rows_of(run: Path, config: dict[str, Any], suite: str, varying: list[str], version: str) -> list[dict[str, str]]:
     """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run.
 
-    A row with rarer metrics than most takes the place of its nearest neighbour.
+    A row with rarer metrics than most takes the place of its nearest neighbour, but not of the last row's.
     """
-    meta = json.loads((run / "meta.json").read_text())
     with (run / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: still being written
     if not rows:
         return []
-    kept = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int)
+    last = len(rows) - 1
+    kept = np.linspace(0, last, min(len(rows), MAX_POINTS)).round().astype(int)
     filled = np.array([sum(value != "" for value in row.values()) for row in rows])
     for rich in np.flatnonzero(filled > np.median(filled)):
-        kept[np.abs(kept - rich).argmin()] = rich
-    common = {"suite": suite, **identity(config)}
-    return [common | rows[i] | {"code_version": meta["code_version"]} for i in np.unique(kept)]
+        if rich not in kept:
+            kept[np.abs(kept[:-1] - rich).argmin()] = rich
+    named = {"suite": suite, **identity(config), **{field: config.get(field) for field in varying}}
+    common = {name: "" if value is None else str(value) for name, value in named.items()}
+    return [common | rows[i] | {CODE_VERSION: version} for i in np.unique(kept)]
 
 
-def collect(paths: list[Path], out: Path, varying: list[str], suite: str) -> int:
-    """Write the CSV; returns the number of runs in it.
+def read_runs(
+    runs: list[Path], suite: str, varying: list[str], known: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Configurations, behind those that are known, and rows of run folders.
 
     Raises:
-        ExperimentError: nothing to collect, or runs that do not belong together.
+        ExperimentError: a folder is damaged, or the runs do not belong together.
     """
-    runs = find_runs(paths)
-    configs = [flatten(json.loads((run / "config.json").read_text())) for run in runs]
-    require_comparable(configs, varying)
-    rows = [row for run, config in zip(runs, configs, strict=True) for row in rows_of(run, config, suite)]
-    names = list(dict.fromkeys(name for row in rows for name in row if name != "code_version"))
+    configs, versions = [], []
+    for run in runs:
+        try:
+            configs.append(flatten(json.loads((run / "config.json").read_text())))
+            meta = json.loads((run / "meta.json").read_text())
+            versions.append([meta[CODE_VERSION], *(resumed[CODE_VERSION] for resumed in meta["resumed"])])
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ExperimentError(f"{run} has no readable config.json and meta.json: leave it out") from error
+    fields = [field for field in varying if field != CODE_VERSION]
+    unknown = [field for field in fields if not any(field in config for config in configs)]
+    if unknown:
+        raise ExperimentError(f"--varying {unknown[0]}: no run has such a field: take a name as config.json has it")
+    require_comparable(known + configs, varying)
+    rows: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for run, config, own in zip(runs, configs, versions, strict=True):
+        if len(set(own)) > 1 and CODE_VERSION not in varying:
+            raise ExperimentError(f"{run} was resumed with another code version: run it anew, or {TOLD}")
+        for key, added in by_run(rows_of(run, config, suite, fields, own[0])).items():
+            rows[key] = merged(rows.get(key, []), added)
+    if not rows:
+        raise ExperimentError("no run has a row of metrics yet: wait for its first evaluation")
+    return known + configs, [row for run in rows.values() for row in run]
+
+
+def collect(
+    paths: list[Path], out: Path, varying: list[str], suite: str, append: bool = False, unfinished: bool = False
+) -> int:
+    """Write the CSV and the configurations beside it; returns the number of runs in it.
+
+    Raises:
+        ExperimentError: nothing to collect, runs that do not belong together, or a CSV that would lose runs.
+    """
+    runs = find_runs(paths, suite, unfinished)
+    old, sidecar = read_collected(out), out.with_suffix(".configs.json")
+    known: list[dict[str, Any]] = []
+    if append and old:
+        known, varying = read_configs(sidecar, varying, out)
+    configs, rows = read_runs(runs, suite, varying, known)
+    versions = sorted({row[CODE_VERSION] for row in [*(old if append else []), *rows]})
+    if len(versions) > 1 and CODE_VERSION not in varying:
+        raise ExperimentError(f"the runs are of the code versions {', '.join(versions)}: collect them apart, or {TOLD}")
+    if append:
+        rows = merged(old, rows)
+    elif lost := [run for run in by_run(old) if run not in by_run(rows)]:
+        raise ExperimentError(
+            f"{out} has {len(lost)} runs that are not collected now, such as {name_of(lost[0])}: add --append, or "
+            "name another --out"
+        )
+    names = list(dict.fromkeys(name for row in rows for name in row if name != CODE_VERSION))
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, "code_version"], lineterminator="\n")
+    with replaced(sidecar) as file:
+        json.dump({"varying": varying, **packed_configs(configs)}, file, indent=1)
+        file.write("\n")
+    with replaced(out) as file:
+        writer = csv.DictWriter(file, [*names, CODE_VERSION], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(out)
-    return len(runs)
+    return len(by_run(rows))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,9 +205,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--varying", nargs="*", default=[], metavar="FIELD", help="fields in which runs may differ")
+    parser.add_argument("--append", action="store_true", help="add to the CSV what it does not have")
+    parser.add_argument("--unfinished", action="store_true", help="take runs that are not done too")
     arguments = parser.parse_args(argv)
     try:
-        n_runs = collect(arguments.runs, arguments.out, arguments.varying, suite)
+        n_runs = collect(
+            arguments.runs, arguments.out, arguments.varying, suite, arguments.append, arguments.unfinished
+        )
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

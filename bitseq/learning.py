@@ -17,9 +17,9 @@ from bitseq import evaluation
 from bitseq.algorithm import Learner
 from bitseq.backward_loss import (
     APPROACHES,
+    LOSSES,
     BackwardApproach,
     RecentBatches,
-    trajectory_negative_log_likelihood,
     uniform_deviation,
 )
 from bitseq.environment import StringEnvironment
@@ -53,7 +53,7 @@ class LearningAgent(ABC):
         self._recent = RecentBatches()
         self._last_states: Tensor | None = None
         self.forward_learner = self._make_forward_learner()
-        self.backward_learner = self._make_backward_learner() if self.approach.loss == "likelihood" else None
+        self.backward_learner = self._make_backward_learner() if self.approach.loss in LOSSES else None
 
     def _make_policies(self) -> Policies:
         with torch.random.fork_rng(devices=[]):
@@ -118,14 +118,14 @@ class LearningAgent(ABC):
         return batch
 
     def backward_loss(self, batch: Transitions) -> Tensor | None:
-        """-log P_B of whole trajectories, of the batch that the approach's row names."""
+        """The loss of P_B that the approach's row names, of the batch that it names."""
         if self.backward_learner is None or not self.learning:
             return None
         if self.approach.batch == "recent":
             batch = Transitions(*self._recent.draw(self.streams.replay))
         log_pb = self.policies.backward.log_probs(batch.next_states)
         taken = taken_log_pb(log_pb, batch.actions, self.environment.n_words)
-        return trajectory_negative_log_likelihood(taken, batch.n_trajectories)
+        return LOSSES[self.approach.loss](taken, batch.n_trajectories)
 
     def update_backward_target(self) -> None:
         """One EMA step of P_B's target."""

@@ -12,7 +12,7 @@ import torch
 from ml_collections import ConfigDict
 
 from bitseq import options
-from bitseq.backward_loss import APPROACHES
+from bitseq.backward_loss import APPROACHES, LOSSES
 from bitseq.environment import BLOCK_LENGTH, BLOCKS
 from bitseq.experiment import IF_EXISTS, ExperimentError
 from bitseq.options import (
@@ -33,7 +33,7 @@ OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
 OBJECTIVE_ALIASES = {"dqn": "munchausen_dqn"}
 # Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
-OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss == "likelihood")
+OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss in LOSSES)
 LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy == "learned")
 DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
 TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "target")

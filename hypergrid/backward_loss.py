@@ -23,7 +23,7 @@ This file is the same, byte for byte, in every suite.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class BackwardApproach:
 
     name: str
     policy: Literal["uniform", "maxent", "learned"]
-    loss: Literal["likelihood", "maxent_residual"] | None
+    loss: str | None  # a name of LOSSES, or maxent_residual
     batch: Literal["current", "recent"] | None
     scored: Literal["fixed", "online", "online_detached", "target"]
     decays_learning_rate: bool
@@ -77,6 +77,10 @@ def trajectory_negative_log_likelihood(log_pb: Tensor, n_trajectories: int) -> T
         Scalar, in nats per trajectory.
     """
     return -log_pb.sum() / n_trajectories
+
+
+# The losses of P_B that need no more than log P_B of the transitions taken; every suite finds them here by name.
+LOSSES: dict[str, Callable[[Tensor, int], Tensor]] = {"likelihood": trajectory_negative_log_likelihood}
 
 
 def uniform_log_pb(legal: Tensor) -> Tensor:

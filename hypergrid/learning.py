@@ -18,9 +18,9 @@ from hypergrid import evaluation
 from hypergrid.algorithm import Learner
 from hypergrid.backward_loss import (
     APPROACHES,
+    LOSSES,
     BackwardApproach,
     RecentBatches,
-    trajectory_negative_log_likelihood,
     uniform_deviation,
 )
 from hypergrid.environment import GridEnvironment
@@ -150,7 +150,7 @@ class LearningAgent(SamplingAgent, ABC):
         self._recent = RecentBatches()
         self._last_states: Tensor | None = None
         self.forward_learner = self._make_forward_learner()
-        self.backward_learner = self._make_backward_learner() if self.approach.loss == "likelihood" else None
+        self.backward_learner = self._make_backward_learner() if self.approach.loss in LOSSES else None
 
     def _make_policies(self) -> Policies:
         with torch.random.fork_rng(devices=[]):
@@ -198,13 +198,13 @@ class LearningAgent(SamplingAgent, ABC):
         return batch
 
     def backward_loss(self, batch: Transitions) -> Tensor | None:
-        """-log P_B of whole trajectories, of the batch that the approach's row names."""
+        """The loss of P_B that the approach's row names, of the batch that it names."""
         if self.backward_learner is None or not self.learning:
             return None
         if self.approach.batch == "recent":
             batch = Transitions(*self._recent.draw(self.streams.replay))
         log_pb = taken_log_pb(self.policies.backward.log_probs(batch.visited), batch)
-        return trajectory_negative_log_likelihood(log_pb, batch.n_trajectories)
+        return LOSSES[self.approach.loss](log_pb, batch.n_trajectories)
 
     def update_backward_target(self) -> None:
         """One EMA step of P_B's target."""

@@ -21,10 +21,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from mols.algorithm import Learner
 from mols.backward_loss import (
     APPROACHES,
+    LOSSES,
     BackwardApproach,
     RecentBatches,
     maxent_residual,
-    trajectory_negative_log_likelihood,
     uniform_deviation,
 )
 from mols.envs.fragments import States
@@ -158,7 +158,9 @@ class LearningAgent(ABC):
         transitions = self._recent.draw(self.streams.replay) if recent else batch.transitions
         features = self.policies.features(transitions.visited)
         log_pb = taken_log_pb(self.policies.backward_log_probs(transitions.visited, features), transitions)
-        return BACKWARD_LOSSES[self.approach.loss](self.policies, transitions, features, log_pb)
+        if self.approach.loss in LOSSES:
+            return LOSSES[self.approach.loss](log_pb, transitions.n_trajectories)
+        return _maxent_loss(self.policies, transitions, features, log_pb)
 
     def update_backward_target(self) -> None:
         """One step of the EMA model, before P_F's update (Algorithm 1)."""
@@ -270,16 +272,9 @@ class LearningAgent(ABC):
         return self.environment.initial_states(0)._make(tensor.to(self.environment.device) for tensor in tensors)
 
 
-def _likelihood(policies: Policies, transitions: Transitions, features: Features, log_pb: Tensor) -> Tensor:
-    return trajectory_negative_log_likelihood(log_pb, transitions.n_trajectories)
-
-
-def _maxent(policies: Policies, transitions: Transitions, features: Features, log_pb: Tensor) -> Tensor:
+def _maxent_loss(policies: Policies, transitions: Transitions, features: Features, log_pb: Tensor) -> Tensor:
     """Huber loss of log n(s') + log P_B - log n(s), mean over trajectories of the sum; stops have none."""
     log_n = policies.log_n(transitions.visited, features)
     residual = maxent_residual(log_n[transitions.next_row], log_n[transitions.state_row], log_pb)
     residual = residual[~transitions.is_stop]
     return huber_loss(residual, torch.zeros_like(residual), reduction="sum") / transitions.n_trajectories
-
-
-BACKWARD_LOSSES = {"likelihood": _likelihood, "maxent_residual": _maxent}

@@ -18,6 +18,7 @@ import torch
 
 # A suite's files that start runs or read their results: no part of what a run computes.
 TOOLS = ("benchmark", "claims", "collect", "figures", "launch", "plots", "report", "sample")
+TOOLS += ("aggregates", "citations", "collected", "colours", "panels", "tables", "verdicts")
 RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy")
 
 
@@ -39,6 +40,7 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
             print(f"warning: resumed with code version {version}, started with {previous['code_version']}")
         return previous | {"resumed": resumed, "stop": None, "status": "running"}
     return {
+        "suite": suite.name,
         "git_hash": _git(suite, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
         "code_version": version,

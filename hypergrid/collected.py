@@ -1,0 +1,122 @@
+"""A collected CSV and the configurations beside it: what they hold, how new runs join them, and writing them whole.
+
+This file is the same, byte for byte, in every suite.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .experiment import ExperimentError
+
+CODE_VERSION = "code_version"
+# Where the suites' configurations keep what identifies a run.
+IDENTITY = {
+    "environment": ("env.name", "environment", "task"),
+    "objective": ("algo.name", "objective", "algo"),
+    "approach": ("algo.backward_approach", "backward_approach"),
+    "learning_rate": ("algo.learning_rate", "learning_rate", "lr"),
+    "seed": ("general.seed", "seed"),
+}
+# Where and how a run was stored: no part of the experiment.
+STORAGE = (
+    "output_dir",
+    "if_exists",
+    "wandb_project",
+    "wandb",
+    "tensorboard",
+    "checkpoint_interval",
+    "checkpoint_every",
+    "data_dir",
+    "workers",
+)
+
+
+def merged(old: list[dict[str, str]], new: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Old rows, then those of runs that the old ones lack.
+
+    Raises:
+        ExperimentError: a run is in both, with other numbers; how long it took does not matter.
+    """
+    before, added = by_run(old), by_run(new)
+    for run in added.keys() & before.keys():
+        if [_numbers(row) for row in before[run]] != [_numbers(row) for row in added[run]]:
+            raise ExperimentError(f"the run {name_of(run)} is there twice, with different numbers: leave one out")
+    return old + [row for run, rows in added.items() if run not in before for row in rows]
+
+
+def by_run(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """The rows of each run: suite, environment and so on up to the seed, and what else stands before the step."""
+    runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        names = list(row)
+        runs.setdefault(tuple(row[name] for name in names[: names.index("step")]), []).append(row)
+    return runs
+
+
+def _numbers(row: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if value != "" and name != "wall_s"}
+
+
+def name_of(run: tuple[str, ...]) -> str:
+    """How messages call a run."""
+    return ", ".join(run[1:])
+
+
+def read_collected(out: Path) -> list[dict[str, str]]:
+    """The rows of a collected CSV; none where there is no file.
+
+    Raises:
+        ExperimentError: the file is something else.
+    """
+    if not out.exists():
+        return []
+    try:
+        with out.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        known = {"suite", *IDENTITY, "step", CODE_VERSION} <= set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error):
+        known = False
+    if not known:
+        raise ExperimentError(f"{out} is no collected CSV: name another --out")
+    return rows
+
+
+def packed_configs(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Configurations but for seed and storage, each once: what all have in common, and the rest of each."""
+    left_out = {*IDENTITY["seed"]}
+    kept = [{k: v for k, v in c.items() if k not in left_out and k.split(".")[-1] not in STORAGE} for c in configs]
+    common = {key: value for key, value in kept[0].items() if all(key in c and c[key] == value for c in kept)}
+    rest = [{key: value for key, value in c.items() if key not in common} for c in kept]
+    return {"common": common, "runs": [c for i, c in enumerate(rest) if c not in rest[:i]]}
+
+
+def read_configs(sidecar: Path, varying: list[str], out: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The configurations of the runs of ``out``, and the fields that vary in it.
+
+    Raises:
+        ExperimentError: they are not there, or ``varying`` names other fields.
+    """
+    try:
+        packed = json.loads(sidecar.read_text())
+        configs, before = [packed["common"] | rest for rest in packed["runs"]], packed["varying"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"{sidecar}, which --append needs, is not there or damaged: name another --out"
+        ) from error
+    if varying and set(varying) != set(before):
+        raise ExperimentError(f"{out} was collected with --varying {' '.join(before)}: name the same fields, or none")
+    return configs, before
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Any]:
+    """A file to write that takes the place of ``path`` once it is whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as file:
+        yield file
+    partial.replace(path)

@@ -1,0 +1,215 @@
+"""Collected CSV files as one table: read and checked, one number per run, and the learning rate that is reported.
+
+A learning rate is chosen on the tuning seeds, the smallest of an approach's seeds, and reported on the others. Runs of
+a CSV that was collected with ``--varying`` belong to the comparison of these fields alone.
+This file is the same, byte for byte, in every suite.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .experiment import ExperimentError
+
+RUN = ["environment", "objective", "approach", "learning_rate", "seed"]
+NUMBERS = ("learning_rate", "seed", "step", "trajectories", "wall_s")
+REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "code_version")
+MAY_BE_EMPTY = ("approach", "learning_rate")  # of references that learn nothing
+SAME_OBJECTIVE = {"dqn": "munchausen_dqn"}
+OBJECTIVES = {"munchausen_dqn": "MunchausenDQN", "db": "DB", "tb": "TB", "subtb": "SubTB", "soft_dqn": "SoftDQN"}
+VARYING = "varying"  # the column that read() adds: the varied fields of the row's CSV
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number per run from a column of its evaluations.
+
+    ``column`` also finds the first of ``column_...`` that the environment has; ``summary`` takes x, the values and
+    the rows of a run; ``margin`` is the difference that still counts as similar, of the baseline if ``relative``.
+    """
+
+    name: str
+    column: str
+    x: str
+    summary: Callable[[np.ndarray, np.ndarray, pd.DataFrame], float]
+    sign: int  # 1: larger is better
+    margin: float
+    relative: bool = False
+
+
+def _mean_over_training(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+    """Mean over evenly spaced x, between which values are linear."""
+    return float(np.interp(np.linspace(x[0], x[-1], 1000), x, values).mean())
+
+
+def _excess(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+    ratio = values / rows["l1_floor"].to_numpy()
+    return _mean_over_training(x, np.log10(ratio.clip(min=1.0)), rows)
+
+
+def _last(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+    return float(values[-1])
+
+
+CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", _excess, -1, 0.05)
+MODES = Metric("mean modes found", "modes_found", "step", _mean_over_training, 1, 0.1, relative=True)
+CORRELATION = Metric("reward correlation", "reward_correlation", "step", _last, 1, 0.05)
+
+
+def read(paths: list[Path], suite: str) -> pd.DataFrame:
+    """The rows of all files, each once; says on stderr what makes them hard to compare.
+
+    Raises:
+        ExperimentError: a file is missing, empty, of another suite or no collected CSV, or two hold the same run with
+            other numbers.
+    """
+    table = pd.concat([_read_one(path, suite) for path in paths], ignore_index=True).drop_duplicates()
+    twice = table[table.duplicated([*RUN, *varied_fields(table), VARYING, "step"])]
+    if len(twice):
+        run = ", ".join(f"{twice.iloc[0][name]}" for name in RUN)
+        raise ExperimentError(f"the run ({run}) is there twice, with different numbers: name CSV files that agree")
+    versions = table["code_version"].unique()
+    if len(versions) > 1:
+        print(f"warning: runs of {len(versions)} code versions: {', '.join(sorted(versions))}", file=sys.stderr)
+    for (environment, objective), rows in table.groupby(RUN[:2]):
+        ends = rows.groupby(RUN, dropna=False)["step"].max()
+        if ends.nunique() > 1:
+            steps = f"steps {ends.min()} to {ends.max()}"
+            print(
+                f"warning: {environment}, {objective}: runs end at {steps}; compared up to the first", file=sys.stderr
+            )
+    return table
+
+
+def _read_one(path: Path, suite: str) -> pd.DataFrame:
+    mend = f"make it by python -m {suite}.collect"
+    if not path.is_file():
+        raise ExperimentError(f"there is no file {path}: {mend}")
+    try:
+        rows = pd.read_csv(path, dtype={"environment": str, "approach": str, "code_version": str})
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is empty or no CSV: {mend}") from error
+    missing = [name for name in REQUIRED if name not in rows]
+    if missing:
+        raise ExperimentError(f"{path} lacks the column {missing[0]}: {mend}")
+    if rows.empty:
+        raise ExperimentError(f"{path} has no rows: {mend}")
+    others = set(rows["suite"]) - {suite}
+    if others:
+        raise ExperimentError(f"{path} is of the suite {min(map(str, others))}: use that suite's command")
+    text = [name for name in NUMBERS if not pd.api.types.is_numeric_dtype(rows[name])]
+    if text:
+        raise ExperimentError(f"{path} has text in the column {text[0]}: {mend}")
+    gaps = [name for name in REQUIRED if name not in MAY_BE_EMPTY and rows[name].isna().any()]
+    if gaps:
+        raise ExperimentError(f"{path} has an empty cell in the column {gaps[0]}: {mend}")
+    names = list(rows)
+    rows[VARYING] = " ".join(names[names.index("seed") + 1 : names.index("step")])
+    return rows.assign(objective=rows["objective"].replace(SAME_OBJECTIVE))
+
+
+def varied_fields(table: pd.DataFrame) -> list[str]:
+    """The fields that ``--varying`` named when the files were collected."""
+    return sorted({field for fields in table[VARYING].unique() for field in fields.split()})
+
+
+def main_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the figures and of all claims but those on a varied field; references that learn nothing left out."""
+    return table[(table[VARYING] == "") & table["approach"].notna()]
+
+
+def settings_of(table: pd.DataFrame, field: str) -> pd.DataFrame:
+    """The runs of files in which ``field`` varies, other varied fields at their most frequent value.
+
+    Where they show one value alone, the main runs of the same cells come along, with NaN for it.
+    """
+    varied = table[table[VARYING].str.split().map(lambda fields: field in fields)]
+    for other in set(varied_fields(varied)) - {field}:
+        common = varied[other].mode()
+        varied = varied[varied[other].isna() | varied[other].isin(common[:1])]
+    main, cells = main_runs(table), RUN[:4]
+    single = varied.groupby(cells)[field].nunique().loc[lambda count: count == 1].index
+    return pd.concat([varied[varied[field].notna()], main[pd.MultiIndex.from_frame(main[cells]).isin(single)]])
+
+
+def column_of(rows: pd.DataFrame, name: str) -> str | None:
+    """The column ``name``, or the first ``name_...``, that has numbers in these rows."""
+    names = [column for column in rows if column == name or column.startswith(f"{name}_")]
+    return next((column for column in names if rows[column].notna().any()), None)
+
+
+def run_numbers(table: pd.DataFrame, metric: Metric, by: list[str] | None = None) -> pd.DataFrame:
+    """One row per run: what identifies it, its ``value``, and ``end``, the x up to which it counts.
+
+    In a cell of environment and objective every run counts up to the last x that all of them have.
+    """
+    run, found = [*RUN, *(by or [])], []
+    for _, cell in table.groupby(RUN[:2]):
+        column = column_of(cell, metric.column)
+        if column is None:
+            continue
+        runs = {key: rows.sort_values(metric.x) for key, rows in cell[cell[column].notna()].groupby(run, dropna=False)}
+        if metric.summary is _last:
+            shared = set.intersection(*(set(rows[metric.x]) for rows in runs.values()))
+            end = max(shared, default=-1)
+        else:
+            end = min(rows[metric.x].max() for rows in runs.values())
+        for key, rows in runs.items():
+            rows = rows[rows[metric.x] <= end]
+            if len(rows):
+                value = metric.summary(rows[metric.x].to_numpy(float), rows[column].to_numpy(float), rows)
+                found.append({**dict(zip(run, key, strict=True)), "value": value, "end": end})
+    return pd.DataFrame(found, columns=[*run, "value", "end"])
+
+
+def reported(numbers: pd.DataFrame, metric: Metric, n_tuning: int) -> pd.DataFrame:
+    """The runs to report, at each approach's best learning rate by the mean over its tuning seeds.
+
+    Where an approach has one learning rate, all its seeds are reported. Column ``fresh``: whether the seeds took no
+    part in the choice; False where there are no others.
+    """
+    kept = []
+    for _, cell in numbers.groupby(RUN[:3]):
+        if cell["learning_rate"].nunique() == 1:
+            kept.append(cell.assign(fresh=True))
+            continue
+        tuning = cell["seed"].isin(sorted(cell["seed"].unique())[:n_tuning])
+        means = cell[tuning].groupby("learning_rate")["value"].mean() * metric.sign
+        chosen = cell["learning_rate"] == means.idxmax()
+        fresh = (chosen & ~tuning).any()
+        kept.append(cell[chosen & (~tuning if fresh else tuning)].assign(fresh=fresh))
+    return pd.concat(kept) if kept else numbers.assign(fresh=True)
+
+
+def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table that belong to these runs."""
+    wanted = pd.MultiIndex.from_frame(runs[RUN])
+    return table[pd.MultiIndex.from_frame(table[RUN]).isin(wanted)]
+
+
+def add_arguments(parser: argparse.ArgumentParser, suite: str) -> None:
+    """What the commands that read collected files have in common."""
+    parser.add_argument("results", nargs="+", type=Path, help=f"CSV files made by python -m {suite}.collect")
+    parser.add_argument("--out", type=Path, help="folder to write to, made if needed; what it holds of this command is "
+                        "made anew (beside the first CSV)")  # fmt: skip
+    parser.add_argument("--tuning_seeds", type=int, default=1, choices=range(1, 1000), metavar="INT",
+                        help="seeds that choose the learning rate, the smallest ones (1)")  # fmt: skip
+
+
+def output_folder(arguments: argparse.Namespace) -> Path:
+    """``--out``, or the folder of the first CSV; made if it is not there.
+
+    Raises:
+        ExperimentError: it cannot be a folder.
+    """
+    folder = arguments.out or arguments.results[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExperimentError(f"cannot create the folder {folder} ({error.strerror}): choose another --out") from error
+    return folder
