@@ -1,6 +1,6 @@
-"""Iterations per second of every objective x {uniform, tlm}, and where an iteration's time goes, in one run.
+"""Iterations per second of every objective x {uniform, tlm, or others}, and where an iteration's time goes, in one run.
 
-    python -m bitseq.benchmark [--rounds 5] [--seconds 1] [--objectives tb db ...]
+    python -m bitseq.benchmark [--rounds 5] [--seconds 1] [--objectives tb db ...] [--approaches uniform tlm ...]
 
 Every contender trains on the default strings (n 120, k 8), batch 16, one thread. Contenders take turns, round after
 round, so that a slow spell of the machine hits all of them; medians over rounds are printed. Metrics are what a row of
@@ -20,7 +20,7 @@ from copy import copy
 
 import torch
 
-from bitseq import settings
+from bitseq import backward_loss, settings
 from bitseq.agent import QAgent, make_agent
 from bitseq.algorithm import train_step
 from bitseq.learning import LearningAgent
@@ -37,20 +37,21 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn (1)")
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
+    parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     print("| objective | P_B | iterations/s | of the limit | rollout | losses | updates | metrics (ms) |")
     print("|---|---|---|---|---|---|---|---|")
     for objective in arguments.objectives:
-        measure(objective, arguments.rounds, arguments.seconds)
+        measure(objective, arguments.approaches, arguments.rounds, arguments.seconds)
     print("\n| P_B of the trajectories | one reward correlation (s) |\n|---|---|")
-    for approach in APPROACHES:
+    for approach in arguments.approaches:
         print(f"| {approach} | {correlation_seconds(warm_agent('db', approach)):.0f} |")
 
 
-def measure(objective: str, rounds: int, seconds: float) -> None:
+def measure(objective: str, approaches: list[str], rounds: int, seconds: float) -> None:
     """Print the rows of one objective."""
-    contenders = {approach: warm_agent(objective, approach) for approach in APPROACHES}
+    contenders = {approach: warm_agent(objective, approach) for approach in approaches}
     watches = {approach: Stopwatch(agent) for approach, agent in contenders.items()}
     turns: dict[str, list[Counter]] = {approach: [] for approach in contenders}
     speeds = []

@@ -1,6 +1,6 @@
-"""Iterations per second of every algorithm x {uniform, tlm}, beside torchgfn's own classes, in one run.
+"""Iterations per second of every algorithm x {uniform, tlm, or others}, beside torchgfn's own classes, in one run.
 
-    python -m hypergrid.benchmark [--warmup 500] [--rounds 7] [--algorithms tb db ...]
+    python -m hypergrid.benchmark [--warmup 500] [--rounds 7] [--algorithms tb db ...] [--approaches uniform tlm ...]
 
 Every contender trains on the standard 20x20x20x20 grid, batch 16, one thread, for ``--warmup`` iterations first,
 because a trained P_F walks longer than a fresh one. torchgfn's sampler and GFlowNet classes then start from the same
@@ -25,6 +25,7 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from ml_collections import ConfigDict
 
+from hypergrid import backward_loss
 from hypergrid.agent import LearningAgent, QAgent, make_agent
 from hypergrid.algorithm import train_step
 from hypergrid.estimators import as_mlp
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--warmup", type=int, default=500, help="training iterations before measuring (500)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (7)")
     parser.add_argument("--algorithms", nargs="+", default=algo.LEARNING, choices=algo.LEARNING)
+    parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(
@@ -48,14 +50,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for name in arguments.algorithms:
-        measure(name, arguments.warmup, arguments.rounds)
+        measure(name, arguments.approaches, arguments.warmup, arguments.rounds)
 
 
-def measure(name: str, warmup: int, rounds: int) -> None:
-    """Print the rows of one algorithm."""
-    agents = {approach: trained_agent(name, approach, warmup) for approach in APPROACHES}
+def measure(name: str, approaches: list[str], warmup: int, rounds: int) -> None:
+    """Print the rows of one algorithm; torchgfn's beside uniform."""
+    agents = {approach: trained_agent(name, approach, warmup) for approach in approaches}
     contenders = {approach: own_step(agent) for approach, agent in agents.items()}
-    if name in TORCHGFN:
+    if name in TORCHGFN and "uniform" in agents:
         contenders["torchgfn"] = torchgfn_step(name, agents["uniform"])
     turns: dict[str, list[tuple[float, float]]] = {contender: [] for contender in contenders}
     speed = []
@@ -73,7 +75,7 @@ def measure(name: str, warmup: int, rounds: int) -> None:
         if contender in agents:
             seconds = operations(agents[contender], transitions / iterations) / statistics.median(speed)
             limit = f"{100 * iterations * seconds:.0f}%"
-            if name in TORCHGFN:
+            if "torchgfn" in rates:
                 ratio = f"{transitions / rates['torchgfn'][1]:.1f}"
         label = "uniform, torchgfn's classes" if contender == "torchgfn" else contender
         print(

@@ -6,22 +6,23 @@ Writes claims.md, a Markdown table, and claims.bib, the BibTeX entries of the ap
 CSV or into ``--out``, and prints the table. A comparison is TLM against one baseline in one environment with one
 objective. Every run gives one number:
 
-    hypergrid            mean over the trajectories of log10(l1_dist / floor), at least 0: decades above a perfect
-                         sampler, so that the whole curve counts, and being below the floor counts for nothing
-    bit strings, QM9, sEH   mean over the iterations of the modes found so far (QM9, sEH: at the lowest threshold),
-                         which still tells apart what finds all modes in the end
-    correlation (C5)     reward_correlation at the last step that all runs of the cell have
+    C1, C6 in the hypergrid   mean over the trajectories of log10(l1_dist / floor), at least 0: decades above a perfect
+                              sampler, so that the whole curve counts, and being below the floor counts for nothing
+    C2, C3, C4, C6 elsewhere  mean over the iterations of the modes found so far (molecules: at the lowest threshold),
+                              which still tells apart what finds all modes in the end
+    C5                        reward_correlation at the last step that all runs of the cell have
 
-What a comparison is expected to show decides what is looked at, by 95% bootstrap intervals over seeds:
+What a claim expects decides what is looked at, by 95% bootstrap intervals over seeds (see ``verdicts.py``):
 
     better       the probability of improvement of TLM: supported above 0.5, contradicted below
     similar      the difference of interquartile means: supported within the margin, contradicted outside. The margin is
                  0.05 decades (12%) of l1_dist, 10% of the baseline's modes, 0.05 of a correlation
     not better   that difference: supported below the margin in TLM's favour, contradicted above it
 
-Otherwise, and with fewer than four seeds on a side, it is undecided; how many more seeds of each would decide is
-estimated as if they repeated those at hand. A claim is supported if all its comparisons are, contradicted if one is.
-With many comparisons of 95% each, some are wrong by chance; no correction is made.
+A comparison with fewer than four seeds on a side, or with an interval that does neither, is undecided; how many more
+seeds would decide is estimated as if they repeated those at hand. A claim is supported if all its comparisons are,
+contradicted if one is. Of many comparisons at 95% some are wrong by chance; no correction is made. An approach's
+learning rate is chosen once, on the tuning seeds, by the number of C1 (hypergrid) or C2 to C4 (elsewhere).
 This file is the same, byte for byte, in every suite.
 """
 
@@ -40,12 +41,14 @@ from .tables import (
     CORRELATION,
     MODES,
     OBJECTIVES,
+    RUN,
     Metric,
     add_arguments,
     main_runs,
     output_folder,
     read,
     reported,
+    rows_of,
     run_numbers,
     settings_of,
     varied_fields,
@@ -63,6 +66,7 @@ DECAY = {
     "mols": ("blrd", 2e6),  # steps in which it halves, of 20,000
 }
 WITHOUT_DECAY = "without decay"
+CHOICE = {"hypergrid": CONVERGENCE, "bitseq": MODES, "mols": MODES}  # by which learning rates are chosen
 STATEMENTS = {
     "C1": "in the hypergrid TLM converges faster than the others, but with TB not faster than naive",
     "C2": "on bit strings TLM gains clearly with DB, little with TB and SubTB",
@@ -120,21 +124,23 @@ class Result:
 
 def results_of(table: pd.DataFrame, suite: str, n_tuning: int) -> list[Result]:
     """Every comparison of the suite's claims, those of approaches beyond the paper's behind the paper's."""
-    found = []
+    found, main = [], main_runs(table)
+    chosen = reported(run_numbers(main, CHOICE[suite]), CHOICE[suite], n_tuning)
     for expectation in EXPECTATIONS:
         if expectation.suite != suite:
             continue
         if expectation.against == (WITHOUT_DECAY,):
             runs = _decay_runs(table, expectation, *DECAY[suite])
         else:
-            runs = reported(run_numbers(main_runs(table), expectation.metric), expectation.metric, n_tuning)
+            numbers = run_numbers(rows_of(main, chosen), expectation.metric)
+            runs = numbers.merge(chosen[[*RUN, "fresh"]], on=RUN)
         others = [name for name in runs["approach"].unique() if name not in (OURS, *BASELINES, WITHOUT_DECAY)]
         against = expectation.against + tuple(sorted(others) if "uniform" in expectation.against else ())
         for environment in expectation.environments:
             for objective in expectation.objectives:
                 cell = runs[(runs["environment"] == environment) & (runs["objective"] == objective)]
                 found += [_result(cell, expectation, environment, objective, baseline) for baseline in against]
-    return found
+    return sorted(found, key=lambda r: (r.expectation.claim, r.environment, ALL.index(r.objective)))
 
 
 def _decay_runs(table: pd.DataFrame, expectation: Expectation, field: str, off: float) -> pd.DataFrame:
@@ -204,13 +210,13 @@ def markdown(results: list[Result], table: pd.DataFrame, files: list[Path], n_tu
     heads += ["seeds", "TLM", "other", "difference (95%)", "P(TLM better) (95%)", "verdict"]
     lines += ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += [_line(result) for result in results if result.comparison]
-    names = ", ".join(file.name for file in files)
+    names, choice = ", ".join(file.name for file in files), CHOICE[table["suite"].iloc[0]].name
     versions = ", ".join(sorted(table["code_version"].unique()))
     lines += [
         "",
         "Numbers are interquartile means over seeds; a difference above 0 is in TLM's favour. With more than one "
-        f"learning rate, each approach's best on its {n_tuning} smallest seed{'s' * (n_tuning > 1)}, reported on the "
-        "others. Comparisons with approaches beyond the paper's do not count for a claim. "
+        f"learning rate, each approach's best {choice} on its {n_tuning} smallest seed{'s' * (n_tuning > 1)}, reported "
+        "on the others. Comparisons with approaches beyond the paper's do not count for a claim. "
         f"From {names}; code version {versions}.",
     ]
     return "\n".join(lines) + "\n"
@@ -219,7 +225,8 @@ def markdown(results: list[Result], table: pd.DataFrame, files: list[Path], n_tu
 def _with_more(verdict: str, more: int | None) -> str:
     if verdict != UNDECIDED or more == 0:
         return verdict
-    return f"{verdict}: {f'at least {more}' if more else f'more than {SEEDS_TRIED[-1] - MIN_SEEDS}'} more seeds a side"
+    number = f"at least {more}" if more else f"more than {SEEDS_TRIED[-1] - MIN_SEEDS}"
+    return f"{verdict}: {number} more seed{'s' * (more != 1)} a side"
 
 
 def _line(result: Result) -> str:

@@ -1,6 +1,6 @@
-"""Seconds per iteration of every objective x {uniform, tlm}, and where they go, in one run.
+"""Seconds per iteration of every objective x {uniform, tlm, or others}, and where they go, in one run.
 
-    python -m mols.benchmark --task seh [--rounds 3] [--iterations 2] [--objectives tb ...]
+    python -m mols.benchmark --task seh [--rounds 3] [--iterations 2] [--objectives tb ...] [--approaches uniform ...]
 
 Every contender trains with the default network, batch 64, one thread. Contenders take turns, round after round, so that
 a slow spell of the machine hits all of them; medians over rounds are printed. ``environment`` is masks, steps and
@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import torch
 
-from mols import settings
+from mols import backward_loss, settings
 from mols.agent import QAgent, make_agent
 from mols.algorithm import train_step
 from mols.experiment import ExperimentError
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         "--iterations", type=int, default=2, choices=range(1, 1000), metavar="INT", help="of a turn (2)"
     )
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
+    parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     parser.add_argument("--data_dir", default="", help="folder of the reward's weights (seh)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -52,16 +53,23 @@ def main(argv: list[str] | None = None) -> int:
     print("|---|---|---|---|" + "---|" * (len(PARTS) + 2))
     try:
         for objective in arguments.objectives:
-            measure(TASKS[arguments.task], objective, arguments.rounds, arguments.iterations, arguments.data_dir)
+            measure(
+                TASKS[arguments.task],
+                objective,
+                arguments.approaches,
+                arguments.rounds,
+                arguments.iterations,
+                arguments.data_dir,
+            )
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def measure(task, objective: str, rounds: int, iterations: int, data_dir: str) -> None:
+def measure(task, objective: str, approaches: list[str], rounds: int, iterations: int, data_dir: str) -> None:
     """Print the rows of one objective."""
-    watches = {approach: Stopwatch(warm_agent(task, objective, approach, data_dir)) for approach in APPROACHES}
+    watches = {approach: Stopwatch(warm_agent(task, objective, approach, data_dir)) for approach in approaches}
     turns: dict[str, list[Counter]] = {approach: [] for approach in watches}
     speeds = []
     for _ in range(rounds):

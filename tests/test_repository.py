@@ -12,8 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("options", "colours", "collect", "report", "launch", "claims")
-COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas"}
+COPIES += ("options", "colours", "collect", "collected", "report", "launch")
+COPIES += ("tables", "aggregates", "verdicts", "claims", "citations", "panels")
+COPIED = (*(f"{name}.py" for name in COPIES), "references.bib")
+COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
 
@@ -42,8 +44,8 @@ def imported(path: Path) -> set[tuple[int, str]]:
 def differing_copies(root: Path, suites: list[str]) -> list[str]:
     """The `cp` commands that make every suite's copies equal to the first suite's that has them."""
     mends = []
-    for name in COPIES:
-        paths = [f"{suite}/{name}.py" for suite in suites if (root / suite / f"{name}.py").exists()]
+    for name in COPIED:
+        paths = [f"{suite}/{name}" for suite in suites if (root / suite / name).exists()]
         mends += [f"cp {paths[0]} {p}" for p in paths[1:] if (root / p).read_bytes() != (root / paths[0]).read_bytes()]
     return mends
 
@@ -166,8 +168,10 @@ def test_the_pages_keep_their_promises():
     page = (ROOT / "README.md").read_text()
     assert "bash hypergrid/quickstart.sh" in page and "bash tests/run.sh" in page
     assert "https://download.pytorch.org/whl/cpu" in page
+    entries = (ROOT / "hypergrid" / "references.bib").read_text().splitlines()
     for row in APPROACHES.values():
-        assert f"{{{row.source}," in page, f"no BibTeX entry for {row.name}"
+        assert any(f"{{{row.source}," in entry for entry in entries), f"no BibTeX entry for {row.name}"
+    assert set(page.partition("```bibtex\n")[2].partition("\n```")[0].splitlines()) <= set(entries)
     for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", page):
         assert (ROOT / target).exists(), target
     for suite in SUITES:
