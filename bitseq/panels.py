@@ -16,9 +16,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from . import citations
 from .aggregates import MIN_SEEDS_OF_A_BAND, band, interquartile_mean
 from .backward_loss import APPROACHES
+from .citations import label
 from .colours import COLOURS, MARKERS, OTHER
 from .experiment import ExperimentError
 from .tables import (
@@ -208,7 +208,7 @@ def _order(rows: pd.DataFrame) -> list[str]:
 
 def _handles(drawn: pd.DataFrame, figure: Figure, lines: dict[str, str]) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=COLOURS.get(name, OTHER), marker=MARKERS.get(name, "."), label=citations.label(name))
+        Line2D([], [], color=COLOURS.get(name, OTHER), marker=MARKERS.get(name, "."), label=label(name))
         for name in _order(drawn)
     ]
     handles += [Line2D([], [], color="grey", linestyle=line, label=name) for name, line in lines.items() if name]

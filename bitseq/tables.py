@@ -6,6 +6,7 @@ This file is the same, byte for byte, in every suite.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ VARYING = "varying"  # the column that read() adds: the varied fields of the row
 class Metric:
     """One number per run from a column of its evaluations.
 
-    ``column`` also finds the first of ``column_...`` that the environment has; ``summary`` takes x, the values and
+    ``column`` also finds the first ``column_<number>`` that the environment has; ``summary`` takes x, the values and
     the rows of a run; ``margin`` is the difference that still counts as similar, of the baseline if ``relative``.
     """
 
@@ -138,8 +139,8 @@ def settings_of(table: pd.DataFrame, field: str) -> pd.DataFrame:
 
 
 def column_of(rows: pd.DataFrame, name: str) -> str | None:
-    """The column ``name``, or the first ``name_...``, that has numbers in these rows."""
-    names = [column for column in rows if column == name or column.startswith(f"{name}_")]
+    """The column ``name``, or else the first ``name_<number>`` that has numbers in these rows."""
+    names = [name] if name in rows else [column for column in rows if re.fullmatch(rf"{name}_[0-9.]+", column)]
     return next((column for column in names if rows[column].notna().any()), None)
 
 

@@ -33,8 +33,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import citations
 from .backward_loss import APPROACHES
+from .citations import bibliography, source
 from .experiment import ExperimentError
 from .tables import (
     CONVERGENCE,
@@ -230,7 +230,7 @@ def _with_more(verdict: str, more: int | None) -> str:
 
 
 def _line(result: Result) -> str:
-    expectation, compared, key = result.expectation, result.comparison, citations.source(result.baseline)
+    expectation, compared, key = result.expectation, result.comparison, source(result.baseline)
     cells = [
         expectation.claim,
         result.environment,
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     (folder / "claims.md").write_text(page)
-    (folder / "claims.bib").write_text(citations.bibliography(keys_of(results)))
+    (folder / "claims.bib").write_text(bibliography(keys_of(results)))
     print(page, end="")
     return 0
 
