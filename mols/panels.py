@@ -46,6 +46,7 @@ from matplotlib.ticker import EngFormatter, NullLocator
 COLUMNS = ("munchausen_dqn", "db", "tb", "subtb")  # drawn with or without data; others where there are some
 LINES = ("-", "--", ":", "-.")
 SETTING = "setting"  # the column that tells curves of one approach apart
+CHOSEN = "chosen"  # the column that says whether learning rates were chosen
 FLOOR = {"color": "black", "linestyle": "--", "linewidth": 1, "label": "perfect sampler"}
 LABELS = {"trajectories": "trajectories", "step": "iterations", "learning_rate": "learning rate"}
 
@@ -84,13 +85,15 @@ Panels = dict[str, dict[str, pd.DataFrame]]  # title of the row -> objective -> 
 
 def panels_of(figure: Figure, table: pd.DataFrame, n_tuning: int) -> Panels:
     """What each panel draws, SETTING naming what tells apart curves of one approach; empty where there is nothing."""
-    rows = main_runs(table).assign(**{SETTING: ""})
+    rows = main_runs(table).assign(**{SETTING: "", CHOSEN: False})
     found: Panels = {title: {} for title in figure.environments.values()} if not figure.every_rate else {}
     column = column_of(rows, figure.y)
-    if column is None or (figure.every_rate and (rows.groupby(RUN[:3])["learning_rate"].nunique() < 2).all()):
+    has_choice = (rows.groupby(RUN[:3])["learning_rate"].nunique() > 1).any()
+    if column is None or (figure.every_rate and not has_choice):
         return {}
     if figure.x != "learning_rate" and not figure.every_rate:
-        rows = rows_of(rows, reported(run_numbers(rows, figure.metric), figure.metric, n_tuning))
+        runs = reported(run_numbers(rows, figure.metric), figure.metric, n_tuning)
+        rows = rows_of(rows, runs).assign(**{CHOSEN: has_choice})
     return _arranged(rows, figure, found)
 
 
@@ -107,7 +110,7 @@ def varied_panels(figure: Figure, table: pd.DataFrame, field: str) -> Panels:
     """The panels of a field that varies; NaN is the default of runs that were collected by themselves."""
     rows, short = settings_of(table, field), field.split(".")[-1]
     names = rows[field].map(lambda value: f"{short} {'default' if pd.isna(value) else value}")
-    return _arranged(rows.assign(**{SETTING: names}), figure, {})
+    return _arranged(rows.assign(**{SETTING: names, CHOSEN: False}), figure, {})
 
 
 def draw(figure: Figure, panels: Panels, caption: str) -> matplotlib.figure.Figure:
@@ -222,7 +225,7 @@ def caption_of(figure: Figure, panels: Panels, files: Sequence[Path], n_tuning: 
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     text = f"Thin: every seed ({count} a curve). Thick: interquartile mean. Band: "
     text += f"95% bootstrap interval with {MIN_SEEDS_OF_A_BAND} or more seeds, smallest to largest below. "
-    if not (figure.every_rate or figure.varied or figure.x == "learning_rate") and drawn["learning_rate"].nunique() > 1:
+    if drawn[CHOSEN].any():
         text += f"Learning rates: each approach's best {figure.metric.name} on its {n_tuning} smallest seed"
         text += f"{'s' * (n_tuning > 1)}, shown on its others where there are any. "
     versions = ", ".join(sorted(drawn["code_version"].unique()))

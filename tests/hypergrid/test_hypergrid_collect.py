@@ -1,0 +1,183 @@
+"""How runs join a CSV that is there already, and which runs stay out; run folders written by hand."""
+
+import csv
+import json
+
+import pytest
+
+from hypergrid import collect
+
+COLUMNS = ("step", "trajectories", "wall_s", "loss", "l1_dist", "exact")
+OFF = "algo.decay"
+
+
+def write_run(folder, seed=1, rows=((1, 16, 0.5, 2.0, 0.1, ""),), done=True, version="a" * 12, resumed=(), **fields):
+    algo = {"name": "db", "backward_approach": "tlm", "learning_rate": 0.001, "decay": 0.9} | fields
+    config = {"general": {"seed": seed, "output_dir": str(folder)}, "env": {"name": "standard", "height": 20}}
+    run = folder / f"{algo['backward_approach']}-{algo['decay']}" / f"seed={seed}"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config | {"algo": algo}))
+    meta = {"suite": "hypergrid", "code_version": version, "resumed": [{"code_version": v} for v in resumed]}
+    (run / "meta.json").write_text(json.dumps(meta))
+    lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    if done:
+        (run / "DONE").touch()
+    return run
+
+
+@pytest.fixture
+def command(tmp_path, capsys):
+    """``command(folder, *options)``: exit status, what was said, and the rows of all.csv."""
+
+    def call(*argv):
+        status = collect.main([*map(str, argv), "--out", str(tmp_path / "out" / "all.csv")])
+        path = tmp_path / "out" / "all.csv"
+        rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else None
+        return status, "".join(capsys.readouterr()), rows
+
+    return call
+
+
+def seeds(rows):
+    return [row["seed"] for row in rows]
+
+
+def test_finished_runs_of_another_machine_join_the_csv(command, tmp_path):
+    write_run(tmp_path / "a", seed=1)
+    write_run(tmp_path / "b", seed=2, approach="x")
+    assert command(tmp_path / "a")[0] == 0
+    before = (tmp_path / "out" / "all.csv").read_text()
+    write_run(tmp_path / "c", seed=1, rows=[(1, 16, 99.0, 2.0, 0.1, "")])  # the same run, only slower
+    status, said, rows = command(tmp_path / "b", tmp_path / "c", "--append")
+    assert (status, seeds(rows)) == (0, ["1", "2"]) and said.startswith("2 runs in ")
+    assert rows[0]["wall_s"] == "0.5" and (tmp_path / "out" / "all.csv").read_text().startswith(before)
+    assert command(tmp_path / "b", "--append")[2] == rows
+
+
+def test_without_append_no_run_of_the_csv_is_lost(command, tmp_path):
+    write_run(tmp_path / "a", seed=1)
+    write_run(tmp_path / "a", seed=2)
+    rows = command(tmp_path / "a")[2]
+    status, said, left = command(tmp_path / "a" / "tlm-0.9" / "seed=2")
+    assert status == 2 and "has 1 runs that are not collected now, such as standard, db, tlm, 0.001, 1" in said
+    assert left == rows
+    assert command(tmp_path / "a")[0] == 0  # all of them again
+
+
+def test_a_run_with_other_numbers_does_not_join(command, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", rows=[(1, 16, 0.5, 2.0, 0.2, "")])
+    rows = command(tmp_path / "a")[2]
+    for argv in ((tmp_path / "b", "--append"), (tmp_path / "a", tmp_path / "b")):
+        status, said, left = command(*argv)
+        assert status == 2 and "the run standard, db, tlm, 0.001, 1 is there twice" in said and left == rows
+
+
+def test_a_mixture_is_refused_by_the_configurations_that_are_kept(command, tmp_path):
+    write_run(tmp_path / "a")
+    command(tmp_path / "a")
+    write_run(tmp_path / "b", seed=2, decay=1.0)
+    status, said, rows = command(tmp_path / "b", "--append")
+    assert status == 2 and "the runs differ in algo.decay (0.9, 1.0)" in said and seeds(rows) == ["1"]
+    (tmp_path / "out" / "all.configs.json").unlink()
+    status, said, _ = command(tmp_path / "b", "--append")
+    assert status == 2 and "all.configs.json, which --append needs, is not there" in said
+
+
+def test_the_configurations_hold_what_the_runs_do_not_share_once(command, tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / "a", seed=seed)
+        write_run(tmp_path / "a", seed=seed, backward_approach="naive")
+    command(tmp_path / "a")
+    kept = json.loads((tmp_path / "out" / "all.configs.json").read_text())
+    approaches = [{"algo.backward_approach": name} for name in ("naive", "tlm")]
+    assert kept["varying"] == [] and kept["runs"] == approaches
+    assert kept["common"]["env.height"] == 20 and "general.seed" not in kept["common"]
+    assert "general.output_dir" not in kept["common"]
+
+
+def test_a_varied_field_is_a_column_behind_the_seed(command, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "a", decay=1.0)
+    status, _, rows = command(tmp_path / "a", "--varying", OFF)
+    assert status == 0 and [row[OFF] for row in rows] == ["0.9", "1.0"]
+    assert list(rows[0])[5:8] == ["seed", OFF, "step"]
+    write_run(tmp_path / "b", seed=2, decay=0.5)
+    assert len(command(tmp_path / "b", "--append")[2]) == 3  # which fields vary is known
+    status, said, _ = command(tmp_path / "b", "--append", "--varying", "env.height")
+    assert status == 2 and "was collected with --varying algo.decay: name the same fields, or none" in said
+
+
+def test_a_field_that_no_run_has_does_not_vary(command, tmp_path):
+    write_run(tmp_path / "a")
+    status, said, _ = command(tmp_path / "a", "--varying", "decay")
+    assert status == 2 and "--varying decay: no run has such a field" in said
+
+
+def test_code_versions_are_mixed_only_when_told(command, tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "a", seed=2, version="b" * 12)
+    status, said, rows = command(tmp_path / "a")
+    assert status == 2 and f"code versions {'a' * 12}, {'b' * 12}: collect them apart, or add --varying" in said
+    assert rows is None
+    status, _, rows = command(tmp_path / "a", "--varying", "code_version")
+    assert status == 0 and list(rows[0]).count("code_version") == 1 and list(rows[0])[-1] == "code_version"
+    write_run(tmp_path / "c", seed=3, version="c" * 12)
+    assert seeds(command(tmp_path / "c", "--append")[2]) == ["1", "2", "3"]
+
+
+def test_a_run_that_was_resumed_by_other_code_is_a_mixture(command, tmp_path):
+    write_run(tmp_path / "a", resumed=["a" * 12, "b" * 12])
+    status, said, _ = command(tmp_path / "a")
+    assert status == 2 and "was resumed with another code version" in said
+    write_run(tmp_path / "b", resumed=["a" * 12])
+    assert command(tmp_path / "b")[0] == 0
+
+
+def test_runs_that_are_not_done_stay_out_unless_told(command, tmp_path):
+    write_run(tmp_path / "a", seed=1)
+    half = write_run(tmp_path / "a", seed=2, rows=[(1, 16, 0.5, 2.0, 0.1, ""), (2, 32)], done=False)
+    status, said, rows = command(tmp_path / "a")
+    assert status == 0 and f"left out, not done: {half}" in said and seeds(rows) == ["1"]
+    _, _, rows = command(tmp_path / "a", "--unfinished")
+    assert [(row["seed"], row["step"]) for row in rows] == [("1", "1"), ("2", "1")]  # not the row half written
+    status, said, _ = command(half)
+    assert status == 2 and "none of the 1 runs of hypergrid is done: finish one, or add --unfinished" in said
+
+
+def test_runs_of_another_suite_stay_out(command, tmp_path):
+    write_run(tmp_path / "a", seed=1)
+    other = write_run(tmp_path / "a", seed=2) / "meta.json"
+    other.write_text(other.read_text().replace("hypergrid", "bitseq"))
+    assert seeds(command(tmp_path / "a")[2]) == ["1"]
+
+
+def test_every_path_that_is_named_has_to_have_runs(command, tmp_path):
+    write_run(tmp_path / "a")
+    status, said, rows = command(tmp_path / "a", tmp_path / "none")
+    assert status == 2 and f"no run folder at or below {tmp_path / 'none'}" in said and rows is None
+
+
+def test_a_damaged_run_is_named(command, tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "meta.json").write_text("{")
+    status, said, _ = command(tmp_path / "a")
+    assert status == 2 and said == f"error: {run} has no readable config.json and meta.json: leave it out\n"
+
+
+def test_what_is_no_collected_csv_is_not_overwritten(command, tmp_path):
+    write_run(tmp_path / "a")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "all.csv").write_text("name,price\nbread,2\n")
+    status, said, rows = command(tmp_path / "a")
+    assert status == 2 and "all.csv is no collected CSV: name another --out" in said
+    assert rows == [{"name": "bread", "price": "2"}]
+
+
+def test_rare_metrics_and_the_last_row_are_kept(command, tmp_path):
+    rare = {100, 555, 998}
+    rows = [(step, 16 * step, 1.0, 2.0, 0.1, 0.5 if step in rare else "") for step in range(1, 1000)]
+    write_run(tmp_path / "a", rows=rows)
+    kept = [int(row["step"]) for row in command(tmp_path / "a")[2]]
+    assert len(kept) <= 200 and kept[-1] == 999 and rare <= set(kept) and kept == sorted(set(kept))
