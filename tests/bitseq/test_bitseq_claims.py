@@ -1,0 +1,68 @@
+"""Figures 2 and 3 and the claims of the bit strings, from a CSV with known answers."""
+
+import pandas as pd
+import pytest
+
+from bitseq import claims, figures, tables
+from bitseq.panels import panels_of
+
+# Modes after 0, 100 and 200 steps by approach; the correlation falls with the modes, so that it would choose otherwise.
+MODES = {"tlm": {0.001: 40, 0.002: 10}, "uniform": {0.001: 5, 0.002: 20}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    rows = [
+        {
+            "suite": "bitseq",
+            "environment": "n=120-k=8",
+            "objective": objective,
+            "approach": approach,
+            "learning_rate": rate,
+            "seed": seed,
+            "step": step,
+            "trajectories": 16 * step,
+            "wall_s": 1.0,
+            "modes_found": modes * step // 100 + seed,
+            "reward_correlation": 1 - modes / 100 + seed / 1000 if step == 200 else None,
+            "reward_correlation_uniform": 0.5,
+            "code_version": "0123456789ab",
+        }
+        for objective in ("db", "munchausen_dqn")
+        for approach, rates in MODES.items()
+        for rate, modes in rates.items()
+        for seed in range(1, 6)
+        for step in (0, 100, 200)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "figure2.csv", index=False)
+    return tmp_path / "figure2.csv"
+
+
+def test_the_figures_of_this_suite(path, capsys):
+    assert figures.main([str(path)]) == 0
+    names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert names[::2] == ["figure2.png", "figure3.png", "appendix_learning_rates.png"]
+
+
+def test_figure_2_has_the_learning_rates_of_the_most_modes_and_figure_3_all(path):
+    table = tables.read([path], "bitseq")
+    figure2, figure3 = (panels_of(figure, table, 1)["bit strings"]["db"] for figure in figures.FIGURES[:2])
+    rates = figure2.groupby("approach")["learning_rate"].unique().map(list).to_dict()
+    assert rates == {"tlm": [0.001], "uniform": [0.002]} and set(figure2["seed"]) == {2, 3, 4, 5}
+    assert set(figure3["learning_rate"]) == {0.001, 0.002} and set(figure3["seed"]) == {1, 2, 3, 4, 5}
+
+
+def test_the_claims_of_this_suite(path):
+    found = {
+        (r.expectation.claim, r.objective, r.baseline): r
+        for r in claims.results_of(tables.read([path], "bitseq"), "bitseq", 1)
+        if r.comparison
+    }
+    assert set(found) == {("C2", "db", "uniform"), ("C5", "db", "uniform"), ("C5", "munchausen_dqn", "uniform")}
+    gain = found["C2", "db", "uniform"]
+    assert gain.learning_rates == "0.001 / 0.002" and gain.comparison.seeds == (4, 4)
+    assert gain.comparison.means == pytest.approx((40 + 3.5, 20 + 3.5)) and gain.comparison.verdict == "supported"
+    even = found["C5", "db", "uniform"]  # at the learning rates of the most modes
+    assert even.learning_rates == "0.001 / 0.002" and even.comparison.difference == pytest.approx(-0.2)
+    assert even.comparison.verdict == "contradicted"
+    assert found["C5", "munchausen_dqn", "uniform"].comparison.verdict == "contradicted"
