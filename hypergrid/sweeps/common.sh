@@ -22,6 +22,23 @@ choose() {
     printf -v "$name" %s "$chosen"
 }
 
+# choose_seeds DEFAULT
+choose_seeds() {
+    choose SEEDS "$1" "[1-9][0-9]{0,8}" "a whole number from 1 on"
+}
+
+# choose_approaches DEFAULT
+choose_approaches() {
+    choose APPROACHES "$1" "uniform|naive|maxent|tlm|pessimistic"
+}
+
+# choose_learning_rates DEFAULT: written as the results have them, so that 5e-4 is 0.0005.
+choose_learning_rates() {
+    choose LEARNING_RATES "$1" "([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?" "a number"
+    LEARNING_RATES=$(for rate in $LEARNING_RATES; do awk "BEGIN { print $rate + 0 }"; done)
+    [[ " "${LEARNING_RATES//$'\n'/ }" " != *" 0 "* ]] || refuse "LEARNING_RATES has 0: each must be greater than 0"
+}
+
 # choose_scale: SCALE, the fraction of the paper's iterations; 1 by default.
 choose_scale() {
     SCALE=${SCALE:-1}
@@ -41,25 +58,49 @@ scaled() {
     awk "BEGIN { exact = $1 * $SCALE; n = int(exact); if (n < exact - 1e-6 || n < 1) n++; print n }"
 }
 
-# measured TRAJECTORIES CSV: a line " environment objective approach learning_rate seed " for each run in the CSV file
-# whose last row has that many trajectories and which today's code made.
-measured() {
-    local python version
-    [ -f "$2" ] || return 0
-    python=$root/.venv/bin/python
+# interval N TOTAL: N iterations between evaluations, or fewer where TOTAL would give a curve less than 50 points.
+interval() {
+    local shorter=$((($2 + 49) / 50))
+    echo $(($1 < shorter ? $1 : shorter))
+}
+
+# code_version: of this suite, as its run folders record it.
+code_version() {
+    local python=$root/.venv/bin/python
     [ -x "$python" ] || python=$(command -v python || command -v python3) || refuse "there is no python: install it"
-    version=$(cd "$root" && "$python" -m "$suite.provenance") || refuse "$python cannot tell the code version: see above"
-    awk -F, -v total="$1" -v version="$version" '
-        function finish() { if (last == total && code == version) print " " run " " }
+    (cd "$root" && "$python" -m "$suite.provenance") || refuse "$python does not tell the code version: see above"
+}
+
+# measured TRAJECTORIES FIELDS CSV: a line " environment objective approach learning_rate seed FIELDS " for each run
+# that the CSV file has, if there is one, with a last row of that many trajectories, made by today's code. FIELDS are
+# further columns; an empty cell reads -.
+measured() {
+    local version
+    [ -f "$3" ] || return 0
+    version=$(code_version) || exit
+    awk -F, -v total="$1" -v fields="learning_rate seed $2" -v version="$version" '
+        function finish() {
+            if (last == total && code == version) print run " "
+        }
+        function value(name,   text) {
+            text = name in column ? $column[name] : ""
+            return text == "" ? "-" : text ~ /^[0-9.]/ ? text + 0 : text
+        }
         { sub(/\r$/, "") }
-        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        NR == 1 {
+            for (i = 1; i <= NF; i++) column[$i] = i
+            n = split(fields, names, " ")
+            next
+        }
         {
-            id = $column["environment"] " " $column["objective"] " " $column["approach"]
-            id = id " " $column["learning_rate"] + 0 " " $column["seed"]
-            step = $column["step"] + 0
-            if (id != run || step <= before) finish()
-            run = id; before = step; last = $column["trajectories"] + 0; code = $column["code_version"]
+            id = " " $column["environment"] " " $column["objective"] " " $column["approach"]
+            for (i = 1; i <= n; i++) id = id " " value(names[i])
+            if (NR > 2 && (id != run || value("step") <= step)) finish()
+            run = id
+            step = value("step")
+            last = value("trajectories")
+            code = $column["code_version"]
         }
         END { if (NR > 1) finish() }
-    ' "$2"
+    ' "$3"
 }

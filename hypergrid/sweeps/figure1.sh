@@ -3,21 +3,23 @@
 #
 #     bash hypergrid/sweeps/figure1.sh | python -m hypergrid.launch
 #
-# From the environment: SEEDS, ENVIRONMENTS, OBJECTIVES, APPROACHES (words); SCALE, the fraction of the paper's
-# 1,000,000 trajectories a run (1); OUTPUT_DIR (runs). Every cell's first seed comes first. A run that
-# hypergrid/results/figure1.csv has, of this length and of today's code version, is left out. At SCALE=0.1 a curve has
-# 62 points. No learning rate is chosen here (the paper's is fixed), so every seed is for reporting.
+# From the environment: SEEDS (1 2 3), ENVIRONMENTS, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's
+# 1,000,000 trajectories (1); OUTPUT_DIR (runs). A run that hypergrid/results/figure1.csv has, of this length and of
+# today's code version, is left out. Every cell's first seed comes first. At SCALE=0.1 a curve has 62 points, and never
+# fewer than 50 or one an iteration. No learning rate is chosen here (the paper's is fixed): every seed is for reporting.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-choose SEEDS "1 2 3" "[1-9][0-9]{0,8}" "a whole number from 1 on"
+choose_seeds "1 2 3"
 choose ENVIRONMENTS "standard hard" "standard|hard"
 choose OBJECTIVES "munchausen_dqn db tb subtb" "munchausen_dqn|db|tb|subtb|soft_dqn"
-choose APPROACHES "uniform naive maxent tlm pessimistic" "uniform|naive|maxent|tlm|pessimistic"
+choose_approaches "uniform naive maxent tlm pessimistic"
 choose_scale
 choose_output_dir
 
-trajectories=$((16 * $(scaled 62500)))
-measured=$(measured "$trajectories" "$root/hypergrid/results/figure1.csv")
+iterations=$(scaled 62500)
+every=$(interval 100 "$iterations")
+trajectories=$((16 * iterations))
+measured=$(measured "$trajectories" "" "$root/hypergrid/results/figure1.csv")
 config=hypergrid/experiments/config
 for seed in $SEEDS; do
     for environment in $ENVIRONMENTS; do
@@ -27,6 +29,7 @@ for seed in $SEEDS; do
                 echo "python hypergrid/run_hypergrid_exp.py --general $config/general.py:$seed" \
                     "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \
                     "--algo.backward_approach $approach --general.n_trajectories $trajectories" \
+                    "--general.validation_interval $every" \
                     "--general.output_dir $OUTPUT_DIR --general.if_exists resume"
             done
         done
