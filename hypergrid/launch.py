@@ -64,16 +64,16 @@ def read_jobs(text: str, logs: Path) -> list[Job]:
     common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     jobs = []
     for line, own in words.items():
-        name = f"{'-'.join(own)[:150]}-{hashlib.sha256(line.encode()).hexdigest()[:8]}"
-        label = " ".join(word for word in own if word not in common)
-        jobs.append(Job(line, label or name, logs / f"{name}.log"))
+        slug = re.sub(r"[^\w.=-]+", "-", " ".join(own))[:150]
+        name = f"{slug}-{hashlib.sha256(line.encode()).hexdigest()[:8]}"
+        jobs.append(Job(line, " ".join(word for word in own if word not in common) or name, logs / f"{name}.log"))
     return jobs
 
 
 def _words(line: str) -> list[str]:
-    """What a reader tells lines by: the values, without folders and options' names."""
-    values = [re.split("[/:=]", word)[-1] for word in line.split() if "=" in word or not word.startswith("-")]
-    return [word for value in values if (word := re.sub(r"[^\w.]+", "-", value).strip("-"))]
+    """What a reader tells lines by: ``option=value`` for each option, without sections and folders."""
+    pairs = re.sub(r"\s-+([\w.]+)[\s=](?=[^\s-])", r" \1=", line).split()
+    return [re.sub(r"^[\w.]+\.(?=\w+=)|[^\s=]*[/:]|['\"]", "", word).strip("-") for word in pairs]
 
 
 def run_line(line: str, log: Path) -> int:
