@@ -42,8 +42,8 @@ def imported(path: Path) -> set[tuple[int, str]]:
 def differing_copies(root: Path, suites: list[str]) -> list[str]:
     """The `cp` commands that make every suite's copies equal to the first suite's that has them."""
     mends = []
-    for name in COPIES:
-        paths = [f"{suite}/{name}.py" for suite in suites if (root / suite / f"{name}.py").exists()]
+    for name in (*(f"{name}.py" for name in COPIES), "sweeps/common.sh"):
+        paths = [f"{suite}/{name}" for suite in suites if (root / suite / name).exists()]
         mends += [f"cp {paths[0]} {p}" for p in paths[1:] if (root / p).read_bytes() != (root / paths[0]).read_bytes()]
     return mends
 

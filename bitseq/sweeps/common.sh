@@ -32,11 +32,12 @@ choose_approaches() {
     choose APPROACHES "$1" "uniform|naive|maxent|tlm|pessimistic"
 }
 
-# choose_learning_rates DEFAULT: written as the results have them, so that 5e-4 is 0.0005.
+# choose_learning_rates DEFAULT: rewritten as the results have them, so that 5e-4 is 0.0005.
 choose_learning_rates() {
-    choose LEARNING_RATES "$1" "([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?" "a number"
+    local number="([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?"
+    choose LEARNING_RATES "$1" "$number" "a number greater than 0"
     LEARNING_RATES=$(for rate in $LEARNING_RATES; do awk "BEGIN { print $rate + 0 }"; done)
-    [[ " "${LEARNING_RATES//$'\n'/ }" " != *" 0 "* ]] || refuse "LEARNING_RATES has 0: each must be greater than 0"
+    choose LEARNING_RATES "$1" "[1-9].*|0\..*" "a number greater than 0"
 }
 
 # choose_scale: SCALE, the fraction of the paper's iterations; 1 by default.
