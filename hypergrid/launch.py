@@ -108,7 +108,7 @@ def guard() -> None:
     if os.fork():
         return  # Ray kills a worker's children with it: this one has to outlive it, to stop the line
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which Ray's processes block
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's processes block it, and bash leaves it so
     with Path(sys.argv[2]).open("ab") as log:
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
         child = subprocess.Popen(sys.argv[1], shell=True, process_group=0, **streams)
