@@ -1,6 +1,7 @@
 """A sweep on Ray: nothing is lost or run twice at a time, whatever dies; and nothing is left running."""
 
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -42,10 +43,21 @@ log.write("done\\n")
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def own_token(tmp_path_factory):
+    """Ray's processes of these tests share a token of their own: the one in the user's home is neither read nor made."""
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(own_token):
     """Two nodes of one CPU each; the second has a GPU, as far as Ray knows."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -186,7 +198,7 @@ def test_more_than_any_node_has_is_refused(start, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_sweep_of_the_suite_on_a_ray_of_its_own(tmp_path):
+def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
     env = os.environ | {"SCALE": "0.00005", "SEEDS": "1", "ENVIRONMENTS": "hard", "OBJECTIVES": "tb"}
     env |= {"APPROACHES": "uniform tlm", "OUTPUT_DIR": str(tmp_path / "runs"), "PYTHON_LAUNCH": sys.executable}
