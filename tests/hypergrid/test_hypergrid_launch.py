@@ -44,7 +44,7 @@ log.write("done\\n")
 
 @pytest.fixture(scope="module")
 def own_token(tmp_path_factory):
-    """Ray's processes of these tests share a token of their own: the one in the user's home is neither read nor made."""
+    """The tests' Ray has a token of its own: the one in the user's home is neither read nor made."""
     token = tmp_path_factory.mktemp("ray") / "token"
     token.write_text(secrets.token_hex(32))
     with pytest.MonkeyPatch.context() as patch:
