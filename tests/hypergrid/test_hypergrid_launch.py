@@ -28,6 +28,8 @@ try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError:
     sys.exit("in use by another process")
+if (folder / "DONE").exists():
+    sys.exit()
 number = int(count.read_text()) if count.exists() else 0
 try:
     while number < n:
@@ -38,6 +40,7 @@ try:
 except KeyboardInterrupt:
     log.write("interrupted\\n")
     sys.exit(130)
+(folder / "DONE").touch()
 log.write("done\\n")
 """
 
@@ -130,7 +133,7 @@ def assert_counted_once(tmp_path: Path, n_lines: int, n: int) -> int:
 
 
 def test_a_sweep_outlives_a_node_and_a_worker(cluster, start, counters, tmp_path):
-    process = start(counters(5, 40))
+    process = start(counters(5, 60))
     wait_for(lambda: n_counting(tmp_path) == 2)
     worker = next(p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::run_line"))
     worker.kill()
@@ -139,7 +142,7 @@ def test_a_sweep_outlives_a_node_and_a_worker(cluster, start, counters, tmp_path
     (node,) = cluster.worker_nodes
     cluster.remove_node(node, allow_graceful=False)
     assert process.wait(60) == 0, output(tmp_path)
-    assert assert_counted_once(tmp_path, 5, 40) == 2
+    assert assert_counted_once(tmp_path, 5, 60) in (1, 2)  # 1: the node's line had just ended, unheard
     assert output(tmp_path).splitlines()[-1] == "5 done, 0 failed, 2 retries"
     assert output(tmp_path).count("WorkerCrashedError") == output(tmp_path).count("NodeDiedError") == 1
     assert len(output(tmp_path).splitlines()) < 15, "Ray says little"
