@@ -1,5 +1,7 @@
 """Where a result comes from: code version, commit, command, library versions, machine, time.
 
+    python -m <suite>.provenance    # prints the suite's code version
+
 Everything here ends in a run folder's meta.json. This file is the same, byte for byte, in every suite.
 """
 
@@ -13,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import torch
 
 # A suite's files that start runs or read their results: no part of what a run computes.
 TOOLS = ("benchmark", "claims", "collect", "figures", "launch", "plots", "report", "sample")
@@ -49,13 +49,19 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
         "machine": {
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "gpu": _gpu(),
         },
         "start": now(),
         "resumed": [],
         "stop": None,
         "status": "running",
     }
+
+
+def _gpu() -> str | None:
+    import torch  # seconds to import: not for the code version alone
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _library_versions() -> dict[str, str]:
@@ -74,3 +80,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def now() -> str:
     """Local time with its offset from UTC, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+if __name__ == "__main__":
+    print(code_version(Path(__file__).resolve().parent))
