@@ -111,6 +111,18 @@ def test_what_it_does_not_know_is_one_sentence(name, variables):
     assert done.stderr.startswith(f"error: {next(iter(variables))} ") and done.stderr.count("\n") == 1
 
 
+def test_a_new_row_of_the_table_of_approaches_can_be_swept(tmp_path):
+    shutil.copytree(ROOT / "hypergrid" / "sweeps", tmp_path / "hypergrid" / "sweeps")
+    table = (ROOT / "hypergrid" / "backward_loss.py").read_text()
+    row = 'BackwardApproach(\n            "robust", "learned", None, None, "online", False, "key"\n        ),\n        '
+    before = 'BackwardApproach("naive"'
+    assert table.count(before) == 1
+    (tmp_path / "hypergrid" / "backward_loss.py").write_text(table.replace(before, row + before))
+    done = sweep("figure1.sh", root=tmp_path, APPROACHES="robust tlm", SEEDS="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("--algo.backward_approach robust") == done.stdout.count(" tlm ") == 8
+
+
 def test_the_appendix_has_one_technique_off_at_a_time(config_of):
     def techniques(config) -> tuple:
         algo = config.algo
