@@ -1,9 +1,9 @@
-"""The results section of the READMEs, from the committed CSV.
+"""The results section of the READMEs, from the committed CSVs, results/evidence*.csv.
 
     python -m <suite>.report [--check]
 
 Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it,
-the repository's. ``--check`` writes nothing and fails if a section is not what the CSV says.
+the repository's. ``--check`` writes nothing and fails if a section is not what the CSVs say.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 SUITE = Path(__file__).resolve().parent
-RESULTS = SUITE / "results" / "evidence.csv"
+RESULTS = SUITE / "results"
 BEGIN, END = f"<!-- results: python -m {SUITE.name}.report -->", "<!-- end of results -->"
 # Shown where a suite has them, in this order.
 SHOWN = {
@@ -48,10 +48,11 @@ def table(results: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for _, row in last.iterrows():
         cells = [row["environment"], row["objective"], row["approach"], f"{row['seed']}", f"{row['trajectories']:,}"]
-        cells += [form.format(row[column]) for column, (_, form) in shown.items()]
+        cells += [form.format(row[column]) if pd.notna(row[column]) else "" for column, (_, form) in shown.items()]
         lines.append("| " + " | ".join(cells) + " |")
-    versions = ", ".join(sorted(results["code_version"].unique()))
-    return "\n".join([*lines, "", f"Code version {versions}; `{RESULTS.relative_to(SUITE.parent)}`."])
+    sources = results.groupby(["file", "code_version"]).groups
+    origin = "; ".join(f"code version {version}, `{SUITE.name}/results/{name}`" for name, version in sorted(sources))
+    return "\n".join([*lines, "", f"{origin[:1].upper()}{origin[1:]}."])
 
 
 def replaced(page: str, section: str) -> str:
@@ -66,12 +67,13 @@ def replaced(page: str, section: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSV says")
+    parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSVs say")
     arguments = parser.parse_args(argv)
-    if not RESULTS.exists():
-        print(f"error: there is no {RESULTS}: make it by python -m {SUITE.name}.collect", file=sys.stderr)
+    found = sorted(RESULTS.glob("evidence*.csv"))
+    if not found:
+        print(f"error: there is no {RESULTS}/evidence.csv: make it by python -m {SUITE.name}.collect", file=sys.stderr)
         return 2
-    section, stale = table(pd.read_csv(RESULTS)), []
+    section, stale = table(pd.concat([pd.read_csv(path).assign(file=path.name) for path in found])), []
     for page in (SUITE / "README.md", SUITE.parent / "README.md"):
         if not page.exists():
             continue

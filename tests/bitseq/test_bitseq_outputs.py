@@ -215,10 +215,10 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     run = small_run("db", "tlm")
     suite = tmp_path / "bitseq"
     monkeypatch.setattr(report, "SUITE", suite)
-    monkeypatch.setattr(report, "RESULTS", suite / "results" / "evidence.csv")
+    monkeypatch.setattr(report, "RESULTS", suite / "results")
     assert report.main([]) == 2
     assert "error: there is no " in capsys.readouterr().err
-    assert collect.main([str(run), "--out", str(report.RESULTS)]) == 0
+    assert collect.main([str(run), "--out", str(report.RESULTS / "evidence.csv")]) == 0
     pages = [suite / "README.md", tmp_path / "README.md"]
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")

@@ -233,8 +233,8 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     run = small_run("db tlm")
     suite = tmp_path / "mols"
     monkeypatch.setattr(report, "SUITE", suite)
-    monkeypatch.setattr(report, "RESULTS", suite / "results" / "evidence.csv")
-    assert collect.main([str(run), "--out", str(report.RESULTS)]) == 0
+    monkeypatch.setattr(report, "RESULTS", suite / "results")
+    assert collect.main([str(run), "--out", str(report.RESULTS / "evidence.csv")]) == 0
     pages = [suite / "README.md", tmp_path / "README.md"]
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
