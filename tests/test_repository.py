@@ -175,7 +175,8 @@ def test_the_pages_keep_their_promises():
     for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", page):
         assert (ROOT / target).exists(), target
     for suite in SUITES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", (ROOT / suite / "README.md").read_text()):
+        text = re.sub("`[^`]*`", "", (ROOT / suite / "README.md").read_text())  # a SMILES may look like a link
+        for target in re.findall(r"\]\(([^)#:]+)(?:#\w+)?\)", text):
             assert (ROOT / suite / target).exists(), target
 
 
