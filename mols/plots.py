@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -38,13 +39,18 @@ def draw_run(directory: Path, molecules: MoleculeTracker) -> None:
     """
     config = json.loads((directory / "config.json").read_text())
     heading = (
-        f"{config['environment']}: {config['algo']}, P_B {config['backward_approach']}, "
+        f"{config['environment']}, {reward_name(config)}: {config['algo']}, P_B {config['backward_approach']}, "
         f"learning rate {config['lr']:g}, seed {config['seed']}"
     )
     modes = [(f"modes_found_{threshold:g}", f"r >= {threshold:g}") for threshold in molecules.thresholds]
     _draw_curves(directory, [("modes found in training", modes, "linear"), *CURVES], config, heading)
     _write_modes(directory / "modes.csv", molecules)
     _draw_molecules(directory / "top_molecules.png", molecules, heading)
+
+
+def reward_name(config: dict) -> str:
+    """What a run's molecules were rewarded by."""
+    return f"reward {config['reward']}" if "reward" in config else f"{config['proxy']} proxy"
 
 
 def _draw_curves(directory: Path, curves: list, config: dict, heading: str) -> None:
@@ -83,17 +89,29 @@ def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> Non
     """The best molecules that are unlike one another, with their rewards; the best of all where there are no modes."""
     modes = sorted_modes(list(molecules.candidates.values()), molecules.thresholds[0])[:N_DRAWN]
     shown = [(mode.smiles, mode.reward) for mode in modes] or molecules.top[:N_DRAWN]
-    figure, axis = plt.subplots(figsize=(14, 3 * max(1, -(-len(shown) // 5))), layout="constrained")
+    what = "best modes, Tanimoto similarity below 0.7" if modes else "best molecules (no modes yet)"
+    draw_grid(path, [(smiles, f"r = {reward:.3f}") for smiles, reward in shown], f"{heading}: {what}")
+
+
+def draw_grid(path: Path, molecules: Sequence[tuple[str, str]], title: str) -> None:
+    """Draw molecules in rows of five.
+
+    Args:
+        path: of the PNG.
+        molecules: SMILES and the text below each.
+        title: above all.
+    """
+    n_rows = max(1, -(-len(molecules) // 5))
+    figure, axis = plt.subplots(figsize=(14, 2.1 * n_rows + 0.5), layout="constrained")
     axis.axis("off")
-    if shown:
+    if molecules:
         image = Draw.MolsToGridImage(
-            [Chem.MolFromSmiles(smiles) for smiles, _ in shown],
+            [Chem.MolFromSmiles(smiles) for smiles, _ in molecules],
             molsPerRow=5,
             subImgSize=(400, 300),
-            legends=[f"r = {reward:.3f}" for _, reward in shown],
+            legends=[legend for _, legend in molecules],
         )
         axis.imshow(np.asarray(image))
-    what = "best modes, Tanimoto similarity below 0.7" if modes else "best molecules (no modes yet)"
-    figure.suptitle(f"{heading}: {what}")
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -9,7 +9,7 @@ evaluation neither reads nor writes what training has kept.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from mols.models.seh_features import Featuriser, MoleculeGraph
 from mols.models.seh_proxy import load_proxy
+from mols.models.seh_surrogate import SehSurrogate
 
 MIN_LOG_REWARD = -75.0  # nats
+RAW_PER_REWARD = 8.0  # of the sEH networks
 
 
 class Scores(NamedTuple):
@@ -45,10 +47,13 @@ class Reward(ABC):
 
     Attributes:
         bounds: the least and the largest r.
+        depends_on_molecule_alone: whether a raw output is the same whatever is evaluated with it, so that evaluations
+            share what training has kept.
         n_invalid: invalid molecules so far, in training.
     """
 
     bounds: tuple[float, float]
+    depends_on_molecule_alone = False
 
     def __init__(self, exponent: float) -> None:
         self.exponent, self.n_invalid = exponent, 0
@@ -64,21 +69,26 @@ class Reward(ABC):
 
     @property
     def n_evaluated(self) -> int:
-        """Distinct molecules that the network has evaluated in training."""
+        """Distinct molecules that were evaluated, and kept."""
         return len(self._raw)
+
+    def evaluated(self) -> Iterable[tuple[str, float]]:
+        """Canonical SMILES and raw output of each of them."""
+        return self._raw.items()
 
     def __call__(self, molecules: Sequence[Chem.Mol | None], *, training: bool = True) -> Scores:
         """Rewards of N molecules.
 
         Args:
             molecules: sanitised; None: an invalid one.
-            training: whether they are counted and kept; otherwise all of them are evaluated.
+            training: whether they are counted and kept; otherwise all of them are evaluated, unless the raw output
+                depends on the molecule alone.
 
         Raises:
             ExperimentError: the network does not take one of them.
         """
         smiles = [None if molecule is None else Chem.MolToSmiles(molecule) for molecule in molecules]
-        known = self._raw if training else {}
+        known = self._raw if training or self.depends_on_molecule_alone else {}
         known |= self._evaluate(
             {text: molecule for text, molecule in zip(smiles, molecules, strict=True) if text not in known}
         )
@@ -111,10 +121,10 @@ class Reward(ABC):
 
 
 class SehReward(Reward):
-    """r = clip(raw output of the sEH proxy / 8, 1e-4, 100) (Bengio et al. 2021).
+    """r = clip(raw output of an sEH network / 8, 1e-4, 100) (Bengio et al. 2021).
 
     Args:
-        proxy: graphs -> (N,) raw outputs, such as ``SehProxy``.
+        proxy: graphs -> (N,) raw outputs, such as ``SehProxy`` or ``SehSurrogate``.
         exponent: the reward exponent.
         workers: processes that featurise molecules; 0: none besides this one. The rewards are the same.
     """
@@ -140,13 +150,25 @@ class SehReward(Reward):
         """
         return cls(load_proxy(data_dir), exponent=exponent, workers=workers)
 
+    @classmethod
+    def load_surrogate(cls, *, exponent: float = 10.0, workers: int = 0) -> "SehReward":
+        """The reward of this package's network, which stands in for the published one.
+
+        Args:
+            exponent, workers: as above.
+
+        Raises:
+            ExperimentError: the package is damaged.
+        """
+        return cls(SehSurrogate.load(), exponent=exponent, workers=workers)
+
     def raw(self, molecules: list[Chem.Mol]) -> Tensor:
         """(N,) outputs of the proxy."""
         return self.proxy(self._featuriser(molecules))
 
     def value(self, raw: Tensor) -> Tensor:
         """(N,) an eighth."""
-        return raw / 8
+        return raw / RAW_PER_REWARD
 
     def close(self) -> None:
         """End the worker processes."""

@@ -1,9 +1,11 @@
 """How a run of a molecule task goes from its arguments to its pictures."""
 
+import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from ml_collections import ConfigDict
@@ -14,7 +16,9 @@ from mols.experiment import ExperimentError, Run
 SUITE = Path(__file__).resolve().parent
 
 
-def main(argv: list[str], name: str, groups: settings.Groups, make_task: Callable) -> int:
+def main(
+    argv: list[str], name: str, groups: settings.Groups, make_task: Callable, resolve: Callable | None = None
+) -> int:
     """Run the arguments ``argv`` of a task; returns the exit status.
 
     Args:
@@ -22,9 +26,13 @@ def main(argv: list[str], name: str, groups: settings.Groups, make_task: Callabl
         name: of the task.
         groups: its options.
         make_task: configuration -> ``mols.task.Task``.
+        resolve: replaces, in a configuration, what this machine decides; None: nothing.
     """
     try:
-        run_experiment(settings.parse(argv, name, groups), groups, make_task)
+        config = settings.parse(argv, name, groups)
+        directory = settings.run_directory(config, groups)  # before: its name is to be the same on every machine
+        settle(config, directory, resolve)
+        run_experiment(config, directory, make_task)
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -34,14 +42,51 @@ def main(argv: list[str], name: str, groups: settings.Groups, make_task: Callabl
     return 0
 
 
-def run_experiment(config: ConfigDict, groups: settings.Groups, make_task: Callable) -> None:
+def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> None:
+    """Replace what a configuration leaves open by what the run folder says, else by what this machine has.
+
+    Args:
+        config: in which auto is replaced, and the source of an own reward is recorded.
+        directory: of the run.
+        resolve: as above.
+
+    Raises:
+        ExperimentError: a file or an own reward is not to be had, or the reward's source has changed.
+    """
+    recorded = {} if config.if_exists == "overwrite" else recorded_config(directory)
+    for name in ("proxy", "test_set"):
+        if config.get(name) == settings.AUTO:
+            config[name] = recorded.get(name, settings.AUTO)
+    if resolve is not None:
+        resolve(config)
+    if "reward" in config:
+        from mols.own_reward import load_function
+
+        config.reward_source = load_function(config.reward).source
+        before = recorded.get("reward_source", "")
+        if config.if_exists == "resume" and before not in ("", config.reward_source) and not config.reward_changed:
+            raise ExperimentError(
+                f"the source of --reward {config.reward} has changed since {directory} began: add --reward_changed to "
+                "go on with it, the rewards that are known already being kept, or use --if_exists=overwrite"
+            )
+
+
+def recorded_config(directory: Path) -> dict[str, Any]:
+    """The configuration in a run folder; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((directory / "config.json").read_text()))
+    except (OSError, ValueError, TypeError):  # which ``Run`` says
+        return {}
+
+
+def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> None:
     """Train and draw one run.
 
     Raises:
         ExperimentError: the run cannot start, or cannot go on.
     """
     run = Run(
-        settings.run_directory(config, groups),
+        directory,
         config.to_dict(),
         if_exists=config.if_exists,
         flag="--if_exists",

@@ -4,7 +4,9 @@ A task adds what it alone has, and the defaults in which it differs, to ``OPTION
 """
 
 import argparse
+import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,26 @@ MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
 # Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
 FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
+FREE_OPTIONS += ("reward_changed", "reward_source")  # which ``run.settle`` looks at
 # Options that do not name a run folder by their difference from the default.
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach", "proxy_weights")
+# Options of a proxy that mean nothing to a user's own reward.
+PROXY_OPTIONS = ("proxy", "proxy_weights", "workers")
+AUTO = "auto"  # what is at hand decides, see ``run.settle``
+
+
+def thresholds_of(text: str) -> tuple[float, ...]:
+    """The numbers of ``--mode_thresholds``; none where the text is anything but three rising ones above 0."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return ()
+    rising = all(a < b for a, b in pairwise((0.0, *numbers, math.inf)))
+    return numbers if rising and len({f"{number:g}" for number in numbers}) == 3 == len(numbers) else ()
+
+
+OWN_THRESHOLDS = "0.7,0.8,0.9"  # of a reward that, like qed, lies between 0 and 1
+THRESHOLDS = (lambda text: text == "" or bool(thresholds_of(text)), "three rising numbers, as in 0.7,0.8,0.9")
 
 Groups = dict[str, tuple[Option, ...]]
 
@@ -56,9 +76,16 @@ OPTIONS: Groups = {
     ),
     "reward": (
         Option("temp", float, 10.0, within(1e-6, 1e3), "reward exponent: log R = this * log r"),
-        Option("proxy", str, "original", one_of("original"), "network that r comes from: the published one"),
+        Option("proxy", str, AUTO, one_of(AUTO, "original", "surrogate"),
+               "network that r comes from: the published one, this package's own, or the first of them at hand"),
         Option("data_dir", str, "", ANY, "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download"),
         Option("workers", int, 0, NOT_NEGATIVE, "processes that prepare molecules for it; 0: none besides this one"),
+        Option("reward", str, "", ANY,
+               "instead of a proxy a function of your own, package.module:function, or the built-in qed"),
+        Option("reward_changed", bool, False, ANY, "resume although the source of this function has changed"),
+        Option("mode_thresholds", str, "", THRESHOLDS,
+               "the three rewards r from which on a molecule may be a mode; empty: the task's, of an own reward "
+               f"{OWN_THRESHOLDS}"),
     ),
     "molecules": (
         Option("max_fragments", int, 8, within(1, MAX_FRAGMENTS), "fragments of a molecule"),
@@ -98,7 +125,8 @@ OPTIONS: Groups = {
         Option("corr_every", int, 5_000, NOT_NEGATIVE, "steps between reward correlations, minutes each; 0: never"),
         Option("corr_rounds", int, 10, within(1, 1e6), "backward trajectories per molecule"),
         Option("corr_molecules", int, 0, NOT_NEGATIVE, "molecules of the test set, from its beginning; 0: all"),
-        Option("test_set", str, "original", one_of("original", "generated"), "published molecules, or random ones"),
+        Option("test_set", str, AUTO, one_of(AUTO, "original", "generated"),
+               "published molecules, random ones, or the first of them at hand"),
     ),
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where the policies run"),
@@ -147,7 +175,11 @@ def parse(argv: list[str], task: str, groups: Groups) -> ConfigDict:
     Raises:
         ExperimentError: anything about them is wrong.
     """
-    values = options.parse(make_parser(task, groups), by_name(groups), argv, objective_option="algo")
+    table = by_name(groups)
+    values = options.parse(make_parser(task, groups), table, argv, objective_option="algo")
+    for name in PROXY_OPTIONS:
+        if values["reward"] and name in table and values[name] != table[name].default:
+            raise ExperimentError(f"--{name} has no effect with --reward {values['reward']}: leave it out")
     config = ConfigDict(_resolve(values, task))
     _check_combinations(config)
     return config
@@ -171,7 +203,23 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
         raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
     if values["device"] is None:
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    _resolve_reward(values)
     return {"environment": task, "objective": values["algo"], **values}
+
+
+def _resolve_reward(values: dict[str, Any]) -> None:
+    """Leave out what has no say: of an own reward the proxy, otherwise the function."""
+    if values["reward"]:
+        values["proxy"] = ""
+        values["mode_thresholds"] = values["mode_thresholds"] or OWN_THRESHOLDS
+    else:
+        if values["reward_changed"]:
+            raise ExperimentError("--reward_changed has no effect without --reward: leave it out")
+        del values["reward"], values["reward_changed"]
+    if values["mode_thresholds"]:
+        values["mode_thresholds"] = ",".join(f"{number:g}" for number in thresholds_of(values["mode_thresholds"]))
+    else:
+        del values["mode_thresholds"]
 
 
 def _check_combinations(config: ConfigDict) -> None:
@@ -181,15 +229,22 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
 
 
+def thresholds(config: ConfigDict, standard: tuple[float, ...]) -> tuple[float, ...]:
+    """The rewards r from which on a molecule may be a mode; ``standard`` is the task's."""
+    return thresholds_of(config.mode_thresholds) if "mode_thresholds" in config else standard
+
+
 def run_directory(config: ConfigDict, groups: Groups) -> Path:
     """``<output_dir>/mols/<task>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
     table = by_name(groups)
     standard = _resolve({name: table[name].default for name in table} | {"algo": config.algo}, config.environment)
     standard |= {"blr": config.lr / 10, "aexp": 0.2 if config.ap == "exp" else 0.0}
+    if "reward" in config:
+        standard |= {"proxy": "", "mode_thresholds": OWN_THRESHOLDS}
     differing = [
-        f"{name}={config[name]}"
+        f"{name}={config[name]}".replace(":", ".")
         for name in table
-        if name in config and name not in UNNAMED_OPTIONS and config[name] != standard[name]
+        if name in config and name not in UNNAMED_OPTIONS and config[name] != standard.get(name)
     ]
     folder = options.folder_name([config.algo, config.backward_approach, *differing])
     return Path(config.output_dir) / "mols" / config.environment / folder / f"seed={config.seed}"

@@ -7,8 +7,10 @@ file; of the other places, the first that has it counts.
 """
 
 import hashlib
+import math
 import os
 import tempfile
+import time
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -22,6 +24,19 @@ from mols.experiment import ExperimentError
 VARIABLE = "GFLOWNET_TLM_DATA"
 TIMEOUT_S = 30.0  # without a byte
 CHUNK_BYTES = 1 << 16
+
+
+class Unavailable(ExperimentError):
+    """A file is at none of the places where it may lie, and cannot be downloaded.
+
+    Args:
+        reason: a clause.
+        mend: another.
+    """
+
+    def __init__(self, reason: str, mend: str) -> None:
+        super().__init__(f"{reason}: {mend}")
+        self.reason = reason
 
 
 class DataFile(NamedTuple):
@@ -45,6 +60,7 @@ FILES = MappingProxyType({file.name: file for file in (
         "bengio2021flow_proxy.pkl.gz",
         "https://github.com/GFNOrg/gflownet/raw/master/mols/data/pretrained_proxy/best_params.pkl.gz",
         "f76ab480b62e23dda04fd45fefe0e7ae2374b3f8c3f18fb7e00651cad05b9e1f",
+        instead="let a run use --proxy surrogate",
     ),
     DataFile(
         "seh_test_set.csv",
@@ -55,15 +71,17 @@ FILES = MappingProxyType({file.name: file for file in (
 )})  # fmt: skip
 
 
-def find(name: str, data_dir: str | Path | None = None) -> Path:
+def find(name: str, data_dir: str | Path | None = None, seconds: float = math.inf) -> Path:
     """The path of a file of ``FILES``, its hash checked; it is downloaded if it has to be.
 
     Args:
         name: of the file.
         data_dir: the only folder to look in; None or empty: GFLOWNET_TLM_DATA, the cache, a download.
+        seconds: in which a download must be over.
 
     Raises:
-        ExperimentError: a folder is not there, the file is not to be had, or it is another one.
+        Unavailable: the file is not to be had, and no folder was named that ought to have it.
+        ExperimentError: a folder is not there, or lacks the file, or the file is another one.
     """
     file = FILES[name]
     try:
@@ -76,8 +94,9 @@ def find(name: str, data_dir: str | Path | None = None) -> Path:
         reason = f"{error.filename}: {error.strerror}"
         raise ExperimentError(f"cannot look for {name} ({reason}): make it readable, or name another folder") from error
     if file.url is not None and not data_dir:
-        return _download(file, cache_folder())
-    raise ExperimentError(f"{name} is not in {' nor in '.join(map(str, folders))}: put it there{_or(file.instead)}")
+        return _download(file, cache_folder(), seconds)
+    missing = Unavailable(f"{name} is not in {' nor in '.join(map(str, folders))}", f"put it there{_or(file.instead)}")
+    raise ExperimentError(str(missing)) if data_dir else missing
 
 
 def cache_folder() -> Path:
@@ -107,30 +126,33 @@ def _require_hash(path: Path, file: DataFile) -> None:
         )
 
 
-def _download(file: DataFile, folder: Path) -> Path:
+def _download(file: DataFile, folder: Path, seconds: float) -> Path:
     """Fetch a file into a folder, where it appears complete and checked or not at all."""
     mend = f"put {file.name} into {folder}, or into a folder that --data_dir or {VARIABLE} names{_or(file.instead)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
             partial = Path(scratch) / file.name
-            _fetch(file, partial)
+            _fetch(file, partial, seconds)
             if _sha256(partial) != file.sha256:
-                raise ExperimentError(f"{file.url} is not the file that this program knows (another sha256): {mend}")
+                raise Unavailable(f"{file.url} is not the file that this program knows (another sha256)", mend)
             return partial.replace(folder / file.name)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise ExperimentError(f"cannot download {file.url} into {folder} ({reason}): {mend}") from error
+        raise Unavailable(f"cannot download {file.url} into {folder} ({reason})", mend) from error
 
 
-def _fetch(file: DataFile, path: Path) -> None:
-    with urllib.request.urlopen(file.url, timeout=TIMEOUT_S) as response, path.open("wb") as out:
+def _fetch(file: DataFile, path: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    with urllib.request.urlopen(file.url, timeout=min(TIMEOUT_S, seconds)) as response, path.open("wb") as out:
         n_bytes = response.headers.get("Content-Length")
         total = int(n_bytes) if n_bytes else None
         with tqdm(total=total, desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
-            while chunk := response.read(CHUNK_BYTES):
+            while chunk := response.read1(CHUNK_BYTES):
                 out.write(chunk)
                 bar.update(len(chunk))
+                if time.monotonic() > end:
+                    raise TimeoutError(f"not over after {seconds:g} s")
 
 
 def _sha256(path: Path) -> str:

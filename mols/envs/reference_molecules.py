@@ -56,7 +56,12 @@ def random_finished_states(environment: FragmentEnvironment, n_states: int, rng:
     Adding has as many actions as there are fragments, so trees grow until nothing can be joined to them or they are
     full; a fragment with one attachment point ends a branch, so that their sizes differ.
     """
-    states = environment.initial_states(n_states)
+    return finished_at_random(environment, environment.initial_states(n_states), rng)
+
+
+def finished_at_random(environment: FragmentEnvironment, states: Trees, rng: np.random.Generator) -> Trees:
+    """N finished states, each reached from one of ``states`` by actions that are uniform among the legal ones."""
+    n_states = len(states.fragment)
     stopped = torch.zeros(n_states, dtype=torch.bool, device=environment.device)
     for _ in range(environment.max_length):
         rank = environment.legal_actions(states).cumsum(1)  # of each legal action, from 1

@@ -10,9 +10,6 @@ and sum over the atoms are read as HOMO and LUMO, whose difference is the gap. `
 the weights, from QM9 (Ramakrishnan et al. 2014: B3LYP/6-31G(2df,p)).
 """
 
-import hashlib
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +18,8 @@ from rdkit import Chem
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mols.experiment import ExperimentError
 from mols.models.gap_features import N_ATOM_FEATURES, N_PAIR_FEATURES, collate, featurise
+from mols.models.weights import load_weights
 
 WEIGHTS = Path(__file__).parents[1] / "data" / "gap_proxy.pt"
 SHA256 = "ee85777fc1d85f8d42fe8569292c3ef3b6e57e8e9240b60fbb2b85adb354e9bb"
@@ -112,32 +109,8 @@ class GapProxy:
         Raises:
             ExperimentError: it cannot be read, is damaged, or holds the weights of another network.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ExperimentError(f"cannot read {path} ({error.strerror}): fetch it from the repository") from error
-        found = hashlib.sha256(content).hexdigest()
-        if sha256 not in (None, found):
-            raise ExperimentError(
-                f"{path} is damaged or another file (its sha256 is {found[:12]}..., not {sha256[:12]}...): "
-                "fetch it from the repository anew"
-            )
         network = GapNetwork()
-        try:
-            network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-        # What torch raises for bytes that are no file of its own depends on the bytes.
-        except (
-            RuntimeError,
-            pickle.UnpicklingError,
-            EOFError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-        ) as error:
-            raise ExperimentError(f"{path} does not hold the gap network's weights: train them anew") from error
-        if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-            raise ExperimentError(f"{path} holds weights that are not finite: train them anew")
+        load_weights(network, path, sha256, "gap")
         return cls(network)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""What the networks' commands write: a CSV with the columns smiles and raw."""
+"""The CSVs that commands write; those of the networks have the columns smiles and raw."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mols.experiment import ExperimentError
@@ -32,9 +32,21 @@ def write_rows(out: Path, rows: Iterable[tuple[str, float | None]]) -> None:
     Raises:
         ExperimentError: it cannot be written.
     """
-    cells = [(smiles, "" if raw is None else f"{raw:.6f}") for smiles, raw in rows]
+    write_table(out, [("smiles", "raw"), *((smiles, "" if raw is None else f"{raw:.6f}") for smiles, raw in rows)])
+
+
+def write_table(out: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a new CSV of texts.
+
+    Args:
+        out: there must be none yet.
+        rows: the head first.
+
+    Raises:
+        ExperimentError: it cannot be written.
+    """
     try:
         with out.open("x", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("smiles", "raw"), *cells])
+            csv.writer(file, lineterminator="\n").writerows(rows)
     except OSError as error:
         raise ExperimentError(f"cannot write {out} ({error.strerror}): choose another --out") from error

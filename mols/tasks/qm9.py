@@ -1,4 +1,5 @@
-"""QM9: molecules of at most 8 atoms of C, N, F and O, rewarded by a small HOMO-LUMO gap (Gritsaev et al. 2025).
+"""QM9: molecules of at most 8 atoms of C, N, F and O, rewarded by a small HOMO-LUMO gap (Gritsaev et al. 2025), or by
+your own reward.
 
 python -m mols.tasks.qm9 --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
 """
@@ -36,16 +37,25 @@ def make_task(config: ConfigDict):
     from mols.data.qm9 import read_test_set
     from mols.envs.atom_molecules import AtomMolecules
     from mols.envs.atoms import AtomEnvironment
-    from mols.gap_reward import GapReward
     from mols.task import Task, states_of
 
     environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
-    molecules, reward = AtomMolecules(environment), GapReward(_network(config), exponent=config.temp)
+    molecules, reward = AtomMolecules(environment), _reward(config)
+    thresholds = settings.thresholds(config, THRESHOLDS)
     if config.corr_every == 0:
-        return Task(environment, molecules, reward, environment.initial_states(0), THRESHOLDS)
+        return Task(environment, molecules, reward, environment.initial_states(0), thresholds)
     smiles, _ = read_test_set()
     states = states_of(smiles[: config.corr_molecules or None], molecules, "max_atoms")
-    return Task(environment, molecules, reward, states, THRESHOLDS)
+    return Task(environment, molecules, reward, states, thresholds)
+
+
+def _reward(config: ConfigDict):
+    from mols.gap_reward import GapReward
+    from mols.own_reward import OwnReward
+
+    if "reward" in config:
+        return OwnReward.load(config.reward, exponent=config.temp)
+    return GapReward(_network(config), exponent=config.temp)
 
 
 def _network(config: ConfigDict):

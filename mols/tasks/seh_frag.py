@@ -1,4 +1,4 @@
-"""sEH: molecules of at most 8 fragments, rewarded by the published network's binding energy (Bengio et al. 2021).
+"""sEH: molecules of at most 8 fragments, rewarded by a network's binding energy (Bengio et al. 2021), or by your own.
 
 python -m mols.tasks.seh_frag --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
 """
@@ -8,42 +8,87 @@ import sys
 from ml_collections import ConfigDict
 
 from mols import run, settings
+from mols.settings import AUTO
 
 NAME = "seh_frag"
 OPTIONS = settings.options_of()
 THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
+TEST_SET_FILE = "seh_test_set.csv"
+DOWNLOAD_S = 15.0  # in which a file has to be here for auto to choose it
+
+
+def resolve(config: ConfigDict) -> None:
+    """Replace auto: the published file if it can be had, else what this package has, with a warning.
+
+    Raises:
+        ExperimentError: a folder that was named is not there, or lacks the file, or a file is damaged.
+    """
+    from mols.models.seh_proxy import WEIGHTS_FILE
+
+    if config.proxy == AUTO:
+        config.proxy = _at_hand("proxy", WEIGHTS_FILE, "original", "surrogate", config)
+    if config.test_set == AUTO and config.corr_every == 0:
+        config.test_set = "original"  # of which nothing is needed
+    if config.test_set == AUTO:
+        config.test_set = _at_hand("test_set", TEST_SET_FILE, "original", "generated", config)
+
+
+def _at_hand(option: str, file: str, published: str, otherwise: str, config: ConfigDict) -> str:
+    """The value of an option: ``published`` where its file can be had."""
+    from mols.data.files import Unavailable, find
+
+    try:
+        find(file, config.data_dir or None, DOWNLOAD_S)
+    except Unavailable as error:
+        print(f"warning: {error.reason}: this run has --{option} {otherwise}", file=sys.stderr)
+        return otherwise
+    return published
 
 
 def make_task(config: ConfigDict):
     """The task of a checked configuration.
 
     Raises:
-        ExperimentError: a file is missing or not the right one.
+        ExperimentError: a file is missing or not the right one, or an own reward is not to be had.
     """
     from mols.data.files import find
     from mols.envs.fragments import FragmentEnvironment
     from mols.envs.molecules import FragmentMolecules
     from mols.envs.reference_molecules import generated_test_set, read_test_set
-    from mols.reward import SehReward
     from mols.task import Task, states_of
 
+    resolve(config)
     environment = FragmentEnvironment(max_fragments=config.max_fragments, device=config.device)
-    reward = SehReward.load(config.data_dir or None, exponent=config.temp, workers=config.workers)
-    molecules = FragmentMolecules(environment)
+    molecules, reward, thresholds = (
+        FragmentMolecules(environment),
+        _reward(config),
+        settings.thresholds(config, THRESHOLDS),
+    )
     if config.corr_every == 0:
-        return Task(environment, molecules, reward, environment.initial_states(0), THRESHOLDS)
+        return Task(environment, molecules, reward, environment.initial_states(0), thresholds)
     if config.test_set == "original":
-        smiles = read_test_set(find("seh_test_set.csv", config.data_dir or None))
+        smiles = read_test_set(find(TEST_SET_FILE, config.data_dir or None))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
     states = states_of(smiles[: config.corr_molecules or None], molecules, "max_fragments")
-    return Task(environment, molecules, reward, states, THRESHOLDS)
+    return Task(environment, molecules, reward, states, thresholds)
+
+
+def _reward(config: ConfigDict):
+    from mols.own_reward import OwnReward
+    from mols.reward import SehReward
+
+    if "reward" in config:
+        return OwnReward.load(config.reward, exponent=config.temp)
+    if config.proxy == "surrogate":
+        return SehReward.load_surrogate(exponent=config.temp, workers=config.workers)
+    return SehReward.load(config.data_dir or None, exponent=config.temp, workers=config.workers)
 
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    return run.main(argv, NAME, OPTIONS, make_task)
+    return run.main(argv, NAME, OPTIONS, make_task, resolve)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ TRAINING = {
     "m_l0": ("dqn", "", "--m_l0=-0.01"),
     "leaf_coeff": ("dqn", "", "--leaf_coeff 1"),
     "not_dueling": ("dqn", "", "--not_dueling"),
+    "proxy": ("tb", "", "--proxy surrogate"),
+    "reward": ("tb", "", "--proxy auto --reward qed"),
 }
 # These leave the weights alone; what they change is the metric.
 EVALUATION = {
@@ -98,6 +100,6 @@ def test_an_option_of_evaluation_changes_its_metric_alone(name, result_of):
 
 
 def test_those_are_all_options_that_say_what_is_computed():
-    """But for the proxy, of which there is one, and for where it is computed."""
+    """But for where it is computed, and for the names of columns."""
     named = set(settings.by_name(seh_frag.OPTIONS)) - set(settings.FREE_OPTIONS)
-    assert TRAINING.keys() | EVALUATION.keys() | {"proxy", "device", "threads"} == named
+    assert TRAINING.keys() | EVALUATION.keys() | {"mode_thresholds", "device", "threads"} == named

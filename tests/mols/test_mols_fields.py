@@ -23,11 +23,11 @@ SUITE = Path(mols.__file__).parent
 # The paper's, as facts section 4 has them; what it does not say is the machine's business.
 EVERYWHERE = {
     "environment": "seh_frag", "backward_approach": "tlm", "seed": 1, "n": 20_000, "batch_size": 256,
-    "temp": 10.0, "proxy": "original", "data_dir": "", "workers": 0,
+    "temp": 10.0, "proxy": "auto", "data_dir": "", "workers": 0,
     "max_fragments": 8, "rp": 0.05, "ap": "linear", "aexp": 0.0, "width": 128, "n_layers": 8, "n_heads": 2,
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
     "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
-    "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "original",
+    "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
     "threads": 1, "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
@@ -125,6 +125,7 @@ def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(mon
     }
     shown = {"algo": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "blr": "a tenth of lr"}
     shown |= {"aexp": "with --ap exp: 0.2", "wandb": "off", "data_dir": "off"}
+    shown |= {"reward": "off", "reward_changed": False, "mode_thresholds": "off"}
     defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
     del defaults["environment"]
     assert entries.keys() == defaults.keys() >= {word.removeprefix("--") for word in PROMISED}
@@ -177,6 +178,7 @@ CHANGED = {  # of dqn unless it has none
     "blr": "0.0005", "blrd": "500.0", "rand_pb_init": "True", "m_alpha": "0.25", "m_l0": "-30.0", "leaf_coeff": "2.0",
     "not_dueling": "True", "validate_every": "50", "corr_every": "0", "corr_rounds": "5", "corr_molecules": "100",
     "test_set": "generated", "log_z_lr": "0.01", "log_z_lrd": "500.0", "subtb_lambda": "0.8",
+    "proxy": "surrogate", "reward": "qed", "mode_thresholds": "0.5,0.75,1",
 }  # fmt: skip
 STORAGE = {
     "device": "cpu", "threads": "2", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
@@ -212,9 +214,9 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
-    """But for the proxy, of which there is one, and the scale that goes with exponential annealing."""
+    """But for the scale that goes with exponential annealing, and what goes with a resumed own reward."""
     names = settings.by_name(seh_frag.OPTIONS).keys()
-    assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "proxy", "aexp"} == names
+    assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "aexp", "reward_changed"} == names
 
 
 @pytest.mark.parametrize("name", list(STORAGE))
@@ -237,7 +239,7 @@ def test_the_default_scale_of_exponential_annealing_does_not_differ():
 
 def test_a_run_that_differs_in_everything_still_has_a_folder():
     """A file system takes names of up to 255 bytes."""
-    changed = {name: value for name, value in CHANGED.items() if objective_with(name) == "dqn"}
+    changed = {name: value for name, value in CHANGED.items() if objective_with(name) == "dqn" and name != "proxy"}
     words = [argument(name, value) for name, value in changed.items() if name not in ("algo", "backward_approach")]
     folders = [directory("dqn", *words, *more) for more in ([], ["--corr_rounds=20"], ["--rp=0.3"])]
     assert all(len(part.encode()) <= 255 for folder in folders for part in folder.parts)

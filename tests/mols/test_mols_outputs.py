@@ -80,7 +80,7 @@ def test_the_curves_are_the_metrics(draw):
     names = [name for panel in PANELS for name in panel]
     rows = [row(step, **{name: 0.5 + 1 / (step + i) for i, name in enumerate(names)}) for step in (10, 20, 30)]
     del rows[1]["reward_correlation"], rows[1]["reward_correlation_generated"], rows[0]["reward_correlation"]
-    figure = draw(rows, backward_approach="pessimistic", algo="dqn", lr=0.002, seed=4)[0]
+    figure = draw(rows, backward_approach="pessimistic", algo="dqn", lr=0.002, seed=4, proxy="surrogate")[0]
     for axis, panel in zip(figure.axes, PANELS, strict=True):
         assert len(axis.lines) == len(panel)
         assert len({line.get_linestyle() for line in axis.lines}) == len(panel)
@@ -91,7 +91,7 @@ def test_the_curves_are_the_metrics(draw):
         assert axis.get_xlabel() == "iterations" and axis.get_ylabel() and not axis.texts
         assert (axis.get_legend() is not None) == (len(panel) > 1)
         assert axis.get_yscale() == ("log" if "loss" in panel else "linear")
-    for part in ("seh_frag", "dqn", "pessimistic", "0.002", "seed 4"):
+    for part in ("seh_frag, surrogate proxy", "dqn", "pessimistic", "0.002", "seed 4"):
         assert part in figure.get_suptitle()
 
 

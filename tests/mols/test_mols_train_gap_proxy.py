@@ -10,8 +10,10 @@ import torch
 from mols.data import qm9
 from mols.data.qm9 import Qm9, read_test_set
 from mols.models import train_gap_proxy
+from mols.models import training as rules
 from mols.models.gap_proxy import GapProxy
-from mols.models.train_gap_proxy import LEARNING_RATE, WARM_UP, Training, error_of, learning_rate, loss_of, main, split
+from mols.models.train_gap_proxy import GapTraining, error_of, loss_of, main
+from mols.models.training import LEARNING_RATE, WARM_UP, learning_rate, smaller, split
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +41,10 @@ def test_the_targets_are_in_electronvolts(molecules, data):
 
 
 def test_the_split_has_a_tenth_held_out_and_no_molecule_twice():
-    train, validation, held_out = split(130_831, 1)
+    train, validation, held_out = split(130_831, 1, 5000)
     assert (len(validation), len(held_out)) == (5000, 13_083)
     assert torch.equal(torch.cat([train, validation, held_out]).sort().values, torch.arange(130_831))
-    assert torch.equal(split(130_831, 1)[2], held_out) and not torch.equal(split(130_831, 2)[2], held_out)
+    assert torch.equal(split(130_831, 1, 5000)[2], held_out) and not torch.equal(split(130_831, 2, 5000)[2], held_out)
 
 
 def test_the_loss_by_hand():
@@ -58,9 +60,9 @@ def test_the_learning_rate_by_hand():
 
 
 def test_training_lowers_the_error_and_keeps_the_best_weights(molecules, monkeypatch):
-    monkeypatch.setattr(train_gap_proxy, "EMA_DECAY", 0.8)
-    monkeypatch.setattr(train_gap_proxy, "WARM_UP", 5)
-    training = Training(molecules, seed=1, n_epochs=6, n_validation=50)
+    monkeypatch.setattr(rules, "EMA_DECAY", 0.8)
+    monkeypatch.setattr(rules, "WARM_UP", 5)
+    training = GapTraining(molecules, seed=1, n_epochs=6, n_validation=50)
     before = error_of(training.network, molecules, training.train)
     errors = [training.run_epoch() for _ in range(6)]
     assert error_of(training.network, molecules, training.train) < 0.6 * before
@@ -70,7 +72,7 @@ def test_training_lowers_the_error_and_keeps_the_best_weights(molecules, monkeyp
 
 
 def test_every_epoch_has_an_order_of_its_own_of_the_molecules_to_train_on(molecules, monkeypatch):
-    training, seen = Training(molecules, seed=1, n_epochs=2, n_validation=50), []
+    training, seen = GapTraining(molecules, seed=1, n_epochs=2, n_validation=50), []
     monkeypatch.setattr(training, "_step", lambda batch, rate: seen.append((batch.orbitals, rate)))
     training.run_epoch()
     training.run_epoch()
@@ -85,7 +87,7 @@ def test_every_epoch_has_an_order_of_its_own_of_the_molecules_to_train_on(molecu
 
 
 def test_the_average_is_of_the_weights(molecules):
-    training = Training(molecules, seed=1, n_epochs=1, n_validation=50)
+    training = GapTraining(molecules, seed=1, n_epochs=1, n_validation=50)
     expected = [parameter.detach().clone().double() for parameter in training.average.parameters()]
     for _ in range(3):
         training._step(molecules.of(training.train[:32]), 1e-2)
@@ -100,7 +102,7 @@ def run(tmp_path, monkeypatch, capsys, data):
     """``run(option, ...)`` -> (status, stdout, stderr) of the command on the small QM9."""
     monkeypatch.setattr(qm9, "read", lambda: data)
     monkeypatch.setattr(train_gap_proxy, "N_VALIDATION", 50)
-    monkeypatch.setattr(Training.__init__, "__defaults__", (50,))
+    monkeypatch.setattr(GapTraining.__init__, "__defaults__", (50,))
 
     def run(*options, run_dir="run"):
         status = main(["--run_dir", str(tmp_path / run_dir), *options])
@@ -160,5 +162,5 @@ def test_a_missing_package_is_said(monkeypatch, capsys):
 
 def test_half_precision_is_for_matrices_alone():
     weights = {"a": torch.full((2, 2), math.pi), "b": torch.full((2,), math.pi)}
-    found = train_gap_proxy.smaller(weights)
+    found = smaller(weights)
     assert found["a"].dtype == torch.float16 and torch.equal(found["b"], weights["b"])
