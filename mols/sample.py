@@ -29,6 +29,7 @@ from rdkit.Chem import QED, Descriptors
 from rdkit.Contrib.SA_Score import sascorer
 from tqdm import tqdm
 
+from mols import settings
 from mols.agent import make_agent
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.experiment import ExperimentError
@@ -88,6 +89,8 @@ def write_samples(arguments: argparse.Namespace) -> None:
         ExperimentError: the folder is no run with a checkpoint, or something cannot be read or written.
     """
     picture = arguments.out.with_suffix(".png")
+    if picture == arguments.out:
+        raise ExperimentError(f"{picture} is the picture's name: choose another --out, such as molecules.csv")
     for path in (arguments.out, picture):
         require_writable(path)
     config = read_config(arguments.run)
@@ -107,14 +110,19 @@ def write_samples(arguments: argparse.Namespace) -> None:
     samples.sort(key=lambda sample: -sample.reward)
     cells = [(s.smiles, *("" if x is None else f"{x:.6g}" for x in s[1:])) for s in samples]
     write_table(arguments.out, [Sample._fields, *cells])
-    best = sorted_modes([Found(s.smiles, s.reward, step) for s in samples], 0.0)[:N_DRAWN]
+    n_distinct = len({sample.smiles for sample in samples})
+    print(f"{arguments.out}: {len(samples)} molecules, {n_distinct} of them distinct, of step {step} of {config.n}")
+    which = f"{config.environment}, {reward_name(config)}: {config.algo}, P_B {config.backward_approach}, step {step}"
+    draw_best(picture, samples, which)
+
+
+def draw_best(path: Path, samples: list[Sample], which: str) -> None:
+    """Draw the best samples that are unlike one another; ``which`` begins the title."""
+    best = sorted_modes([Found(sample.smiles, sample.reward, 0) for sample in samples], 0.0)[:N_DRAWN]
     of = {sample.smiles: sample for sample in samples}
     legends = [(m.smiles, f"r = {m.reward:.3f}, QED {of[m.smiles].qed:.2f}, SA {of[m.smiles].sa:.1f}") for m in best]
-    which = f"{config.environment}, {reward_name(config)}: {config.algo}, P_B {config.backward_approach}, step {step}"
-    draw_grid(picture, legends, f"{which}: best of {len(samples)} samples, Tanimoto similarity below {MAX_SIMILARITY}")
-    n_distinct = len(of)
-    print(f"{arguments.out}: {len(samples)} molecules, {n_distinct} of them distinct, of step {step} of {config.n}")
-    print(f"{picture}: the best {len(best)} that are unlike one another")
+    draw_grid(path, legends, f"{which}: best of {len(samples)} samples, Tanimoto similarity below {MAX_SIMILARITY}")
+    print(f"{path}: the best {len(best)} that are unlike one another")
 
 
 def read_config(run: Path) -> ConfigDict:
@@ -134,6 +142,10 @@ def read_config(run: Path) -> ConfigDict:
         raise ExperimentError(f"{run}/config.json is damaged: name another run") from error
     if environment not in TASKS:
         raise ExperimentError(f"{run} is no run of {' or '.join(TASKS)}: name one of this suite")
+    for name, option in settings.by_name(TASKS[environment].OPTIONS).items():
+        needed = not option.objectives or config.get("algo") in option.objectives
+        if needed and name not in (*settings.OWN_REWARD_OPTIONS, *config):
+            raise ExperimentError(f"{run}/config.json is damaged (it lacks {name}): name another run")
     config.corr_every = 0  # no test set
     if config.device == "cuda" and not torch.cuda.is_available():
         config.device = "cpu"

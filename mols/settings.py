@@ -46,6 +46,8 @@ FREE_OPTIONS += ("reward_changed", "reward_source")  # which ``run.settle`` look
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach", "proxy_weights")
 # Options of a proxy that mean nothing to a user's own reward.
 PROXY_OPTIONS = ("proxy", "proxy_weights", "workers")
+# Options that a configuration lacks where they have no say.
+OWN_REWARD_OPTIONS = ("reward", "reward_changed", "mode_thresholds")
 AUTO = "auto"  # what is at hand decides, see ``run.settle``
 
 
