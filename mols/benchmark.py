@@ -90,6 +90,7 @@ def warm_agent(task, objective: str, approach: str, data_dir: str) -> LearningAg
     """A default agent of seed 1 after two iterations."""
     argv = ["--algo", objective, "--backward_approach", approach, "--device", "cpu", "--batch_size", str(BATCH)]
     argv += ["--corr_every", "0", *(["--data_dir", data_dir] if data_dir else [])]
+    argv += ["--proxy", "original"] if task is seh_frag else []  # the same network on every machine
     config = settings.parse(argv, task.NAME, task.OPTIONS)
     agent = make_agent(config, task.make_task(config))
     for _ in range(2):

@@ -113,5 +113,5 @@ def draw_grid(path: Path, molecules: Sequence[tuple[str, str]], title: str) -> N
         )
         axis.imshow(np.asarray(image))
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
