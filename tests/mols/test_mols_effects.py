@@ -47,7 +47,7 @@ TRAINING = {
     "m_l0": ("dqn", "", "--m_l0=-0.01"),
     "leaf_coeff": ("dqn", "", "--leaf_coeff 1"),
     "not_dueling": ("dqn", "", "--not_dueling"),
-    "proxy": ("tb", "", "--proxy surrogate"),
+    "proxy": ("db", "--temp 0.05", "--proxy surrogate"),  # or log R would be -75 either way
     "reward": ("tb", "", "--proxy auto --reward qed"),
 }
 # These leave the weights alone; what they change is the metric.
