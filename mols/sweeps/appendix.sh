@@ -30,6 +30,7 @@ measured+=$(measured $((128 * iterations)) "$fields" "$root/mols/results/appendi
 run() {
     local options="--blrd $1 --target_decay $2"
     [[ $measured != *" $environment $objective tlm $rate $seed $* "* ]] || return 0
+    [ "$environment" = qm9 ] || options+=" --proxy original --test_set original"
     [ "$3" = False ] || options+=" --rand_pb_init"
     echo "python -m mols.tasks.$environment --seed $seed --algo $objective --backward_approach tlm --lr $rate" \
         "$options --n $iterations --validate_every $every --output_dir $OUTPUT_DIR --if_exists resume"

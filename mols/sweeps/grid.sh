@@ -1,4 +1,4 @@
-# Sourced by {seh,qm9}_figure2.sh with task and batch set: the runs of one task.
+# Sourced by {seh,qm9}_figure2.sh with task, batch and options set: the runs of one task.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 choose_seeds "1 2 3 4 5"
 choose_learning_rates "0.00025 0.0005 0.001"
@@ -16,7 +16,7 @@ for seed in $SEEDS; do
             for approach in $APPROACHES; do
                 [[ $measured != *" $task $objective $approach $rate $seed "* ]] || continue
                 echo "python -m mols.tasks.$task --seed $seed --algo $objective --backward_approach $approach" \
-                    "--lr $rate --n $iterations --validate_every $every --output_dir $OUTPUT_DIR --if_exists resume"
+                    "--lr $rate$options --n $iterations --validate_every $every --output_dir $OUTPUT_DIR --if_exists resume"
             done
         done
     done

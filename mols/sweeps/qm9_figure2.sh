@@ -11,5 +11,5 @@
 # OBJECTIVES and APPROACHES that were chosen the rest. Figure 3 shows all learning rates. The grid is this project's: the
 # default, half and twice. At a small SCALE a curve still has 50 points, if there are as many iterations.
 set -euo pipefail
-task=qm9 batch=128
+task=qm9 batch=128 options=""
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"

@@ -12,4 +12,5 @@
 # default, half and twice. At a small SCALE a curve still has 50 points, if there are as many iterations.
 set -euo pipefail
 task=seh_frag batch=256
+options=" --proxy original --test_set original"  # a machine without the published files shall say so, not take others
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"
