@@ -65,11 +65,14 @@ CORRELATION = Metric("reward correlation", "reward_correlation", "step", _last, 
 def read(paths: list[Path], suite: str) -> pd.DataFrame:
     """The rows of all files, each once; says on stderr what makes them hard to compare.
 
+    Of a run that files have at different lengths, the longest counts.
+
     Raises:
-        ExperimentError: a file is missing, empty, of another suite or no collected CSV, or two hold the same run with
-            other numbers.
+        ExperimentError: a file is missing, empty, of another suite or no collected CSV, or two hold the same run at
+            the same length with other numbers.
     """
-    table = pd.concat([_read_one(path, suite) for path in paths], ignore_index=True).drop_duplicates()
+    files = [_read_one(path, suite).assign(file=number) for number, path in enumerate(paths)]
+    table = _longest(pd.concat(files, ignore_index=True)).drop(columns="file").drop_duplicates()
     twice = table[table.duplicated([*RUN, *varied_fields(table), VARYING, "step"])]
     if len(twice):
         run = ", ".join(f"{twice.iloc[0][name]}" for name in RUN)
@@ -85,6 +88,17 @@ def read(paths: list[Path], suite: str) -> pd.DataFrame:
                 f"warning: {environment}, {objective}: runs end at {steps}; compared up to the first", file=sys.stderr
             )
     return table
+
+
+def _longest(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the rows of runs that another file has with more steps."""
+    run = [*RUN, *varied_fields(table), VARYING]
+    longest = table.groupby(run, dropna=False)["step"].transform("max")
+    kept = table.groupby([*run, "file"], dropna=False)["step"].transform("max") == longest
+    if not kept.all():
+        shorter = table[~kept].drop_duplicates([*run, "file"])
+        print(f"warning: {len(shorter)} runs are longer in another file, which counts", file=sys.stderr)
+    return table[kept]
 
 
 def _read_one(path: Path, suite: str) -> pd.DataFrame:

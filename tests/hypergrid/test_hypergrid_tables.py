@@ -29,6 +29,17 @@ def test_the_same_run_with_other_numbers_is_refused(tmp_path):
         read(*files)
 
 
+def test_of_a_run_at_two_lengths_the_longest_counts(tmp_path, capsys):
+    long, short = grid_run(2.0), grid_run(3.0)[:-1]
+    files = [write_csv(tmp_path / "a.csv", short + grid_run(5.0, seed=2)), write_csv(tmp_path / "b.csv", long)]
+    table = read(*files)
+    assert capsys.readouterr().err.startswith("warning: 1 runs are longer in another file, which counts")
+    kept = table[table["seed"] == 1]
+    assert len(kept) == len(long) and kept["l1_dist"].tolist() == [float(row["l1_dist"]) for row in long]
+    assert len(table[table["seed"] == 2]) == len(long)
+    assert not {"file"} & set(table)
+
+
 def test_code_versions_and_lengths_that_differ_are_said(tmp_path, capsys):
     read(write_csv(tmp_path / "a.csv", grid_run(2.0)))
     assert capsys.readouterr().err == ""
