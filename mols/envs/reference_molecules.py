@@ -61,7 +61,7 @@ def random_finished_states(environment: FragmentEnvironment, n_states: int, rng:
 
 def finished_at_random(environment: FragmentEnvironment, states: Trees, rng: np.random.Generator) -> Trees:
     """N finished states, each reached from one of ``states`` by actions that are uniform among the legal ones."""
-    n_states = len(states.fragment)
+    n_states = len(states[0])
     stopped = torch.zeros(n_states, dtype=torch.bool, device=environment.device)
     for _ in range(environment.max_length):
         rank = environment.legal_actions(states).cumsum(1)  # of each legal action, from 1
