@@ -20,7 +20,7 @@ from mols.models.seh_features import N_FEATURES, NO_BOND, GraphBatch, MoleculeGr
 from mols.models.weights import load_weights
 
 WEIGHTS = Path(__file__).parents[1] / "data" / "seh_surrogate.pt"
-SHA256 = "487c68d1df29201f9def8c9532766b3d0f4fbf388ecb676875cb25682cb06def"
+SHA256 = "2e2e4c9bc4c4d6148a73114ddd098c42fbdd846a864cc3bbf5be57eeccff9c97"
 WIDTH, HIDDEN, MESSAGE_WIDTH = 64, 128, 48
 N_LAYERS, N_QUERIES = 6, 8
 N_TYPES = NO_BOND + 1

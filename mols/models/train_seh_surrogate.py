@@ -1,6 +1,6 @@
 """Train the sEH surrogate on molecules that the published network labels, and report how faithful it is.
 
-    python -m mols.models.train_seh_surrogate --seed 1 --epochs 12 --run_dir runs/seh_surrogate
+    python -m mols.models.train_seh_surrogate --seed 1 --epochs 14 --run_dir runs/seh_surrogate
 
 Needs the published network's weights, see `mols.data.files`. The folder gets the sampled molecules, see
 `mols.models.surrogate_molecules`, what `mols.models.training` says, and at the end seh_surrogate.pt. Mean absolute
