@@ -1,4 +1,8 @@
-"""A sweep on Ray: nothing is lost or run twice at a time, whatever dies; and nothing is left running."""
+"""A sweep on Ray: nothing is lost or run twice at a time, whatever dies; and nothing is left running.
+
+What needs Ray is slow: `pip install -e '.[cluster]'`, then `bash tests/run.sh -m slow -k launch`. A process that has loaded
+Ray's libraries may hang where a later test starts worker processes.
+"""
 
 import os
 import secrets
@@ -132,6 +136,7 @@ def assert_counted_once(tmp_path: Path, n_lines: int, n: int) -> int:
     return n_interrupted
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_a_node_and_a_worker(cluster, start, counters, tmp_path):
     process = start(counters(5, 60))
     wait_for(lambda: n_counting(tmp_path) == 2)
@@ -149,6 +154,7 @@ def test_a_sweep_outlives_a_node_and_a_worker(cluster, start, counters, tmp_path
     cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE_BYTES)
 
 
+@pytest.mark.slow
 def test_ctrl_c_interrupts_the_runs_and_the_next_launch_goes_on(start, counters, tmp_path):
     lines = counters(3, 30)
     process = start(lines)
@@ -162,6 +168,7 @@ def test_ctrl_c_interrupts_the_runs_and_the_next_launch_goes_on(start, counters,
     assert assert_counted_once(tmp_path, 3, 30) == 2
 
 
+@pytest.mark.slow
 def test_runs_stop_when_the_launcher_is_killed(start, counters, tmp_path):
     process = start(counters(2, 600))
     wait_for(lambda: n_counting(tmp_path) == 2)
@@ -170,6 +177,7 @@ def test_runs_stop_when_the_launcher_is_killed(start, counters, tmp_path):
     assert [(tmp_path / f"counter{i}" / "log").read_text().split()[-1] for i in (0, 1)] == ["interrupted"] * 2
 
 
+@pytest.mark.slow
 def test_failures_are_retried_then_told_and_repetitions_dropped(start, tmp_path):
     flaky = f"echo again >> {tmp_path}/flaky; test $(wc -l < {tmp_path}/flaky) = 2"
     broken = "echo the reason >&2; exit 3"
@@ -187,6 +195,7 @@ def test_failures_are_retried_then_told_and_repetitions_dropped(start, tmp_path)
     assert sum("will try again" in event and "exit status" in event for event in events) == 2
 
 
+@pytest.mark.slow
 def test_a_line_gets_its_gpu_and_this_python(start, tmp_path):
     line = f'echo "$CUDA_VISIBLE_DEVICES" > {tmp_path}/gpu; pwd > {tmp_path}/pwd; command -v python > {tmp_path}/python'
     assert start([line], "--gpus", "1").wait(60) == 0, output(tmp_path)
@@ -195,12 +204,14 @@ def test_a_line_gets_its_gpu_and_this_python(start, tmp_path):
     assert (tmp_path / "python").read_text() == f"{Path(sys.executable).parent}/python\n"
 
 
+@pytest.mark.slow
 def test_more_than_any_node_has_is_refused(start, tmp_path):
     assert start(["true"], "--gpus", "2").wait(60) == 2
     assert output(tmp_path) == "error: no node has 1 CPUs and 2 GPUs: lower --cpus or --gpus\n"
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
     env = os.environ | {"SCALE": "0.00005", "SEEDS": "1", "ENVIRONMENTS": "hard", "OBJECTIVES": "tb"}
@@ -243,6 +254,7 @@ def test_without_ray_one_sentence_says_how_to_install_it(monkeypatch, capsys, tm
     assert capsys.readouterr().err == "error: this needs Ray: pip install -e '.[cluster]'\n"
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_sentence(monkeypatch, capsys, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
