@@ -1,7 +1,7 @@
 """A sweep on Ray: nothing is lost or run twice at a time, whatever dies; and nothing is left running.
 
-What needs Ray is slow: `pip install -e '.[cluster]'`, then `bash tests/run.sh -m slow -k launch`. A process that has loaded
-Ray's libraries may hang where a later test starts worker processes.
+What needs Ray is slow: `pip install -e '.[cluster]'`, then `bash tests/run.sh -m slow -k launch`. A process that has
+loaded Ray's libraries may hang where a later test starts worker processes.
 """
 
 import os
