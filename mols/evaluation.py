@@ -63,12 +63,16 @@ def is_unlike(bits: ExplicitBitVect, others: list[ExplicitBitVect]) -> bool:
     return max(BulkTanimotoSimilarity(bits, others), default=0.0) < MAX_SIMILARITY
 
 
-def sorted_modes(candidates: Sequence[Found], threshold: float) -> list[Found]:
-    """Modes accepted best first, ties in the order of discovery."""
+def sorted_modes(candidates: Sequence[Found], threshold: float, most: int | None = None) -> list[Found]:
+    """Modes accepted best first, ties in the order of discovery; the first ``most``, or all.
+
+    Those of a higher threshold are the first ones of a lower, up to where their rewards end.
+    """
     counter = ModeCounter(threshold)
     for found in sorted(candidates, key=lambda found: -found.reward):
-        if found.reward >= threshold:
-            counter.push(found, fingerprint(found.smiles))
+        if found.reward < threshold or len(counter.modes) == most:
+            break
+        counter.push(found, fingerprint(found.smiles))
     return counter.modes
 
 

@@ -211,10 +211,10 @@ class LearningAgent(ABC):
             )
             metrics["reward_correlation_generated"] = self._correlation(generated.terminal_states)
         if step == self.n_steps:
-            candidates = list(self.molecules.candidates.values())
-            for counter in self.molecules.counters:
-                name = f"modes_sorted_{counter.threshold:g}"
-                metrics[name] = len(sorted_modes(candidates, counter.threshold))
+            thresholds = self.molecules.thresholds
+            modes = sorted_modes(list(self.molecules.candidates.values()), thresholds[0])
+            for threshold in thresholds:
+                metrics[f"modes_sorted_{threshold:g}"] = sum(mode.reward >= threshold for mode in modes)
         return metrics
 
     def _correlation_is_due(self, step: int) -> bool:

@@ -87,7 +87,7 @@ def _write_modes(path: Path, molecules: MoleculeTracker) -> None:
 
 def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> None:
     """The best molecules that are unlike one another, with their rewards; the best of all where there are no modes."""
-    modes = sorted_modes(list(molecules.candidates.values()), molecules.thresholds[0])[:N_DRAWN]
+    modes = sorted_modes(list(molecules.candidates.values()), molecules.thresholds[0], N_DRAWN)
     shown = [(mode.smiles, mode.reward) for mode in modes] or molecules.top[:N_DRAWN]
     what = "best modes, Tanimoto similarity below 0.7" if modes else "best molecules (no modes yet)"
     draw_grid(path, [(smiles, f"r = {reward:.3f}") for smiles, reward in shown], f"{heading}: {what}")

@@ -118,7 +118,7 @@ def write_samples(arguments: argparse.Namespace) -> None:
 
 def draw_best(path: Path, samples: list[Sample], which: str) -> None:
     """Draw the best samples that are unlike one another; ``which`` begins the title."""
-    best = sorted_modes([Found(sample.smiles, sample.reward, 0) for sample in samples], 0.0)[:N_DRAWN]
+    best = sorted_modes([Found(sample.smiles, sample.reward, 0) for sample in samples], 0.0, N_DRAWN)
     of = {sample.smiles: sample for sample in samples}
     legends = [(m.smiles, f"r = {m.reward:.3f}, QED {of[m.smiles].qed:.2f}, SA {of[m.smiles].sa:.1f}") for m in best]
     draw_grid(path, legends, f"{which}: best of {len(samples)} samples, Tanimoto similarity below {MAX_SIMILARITY}")

@@ -89,6 +89,15 @@ def test_a_similarity_of_seven_tenths_is_no_new_mode(monkeypatch):
     assert sorted_modes([], 0.875) == []
 
 
+def test_the_first_sorted_modes_and_those_of_a_higher_threshold_are_the_beginning_of_all(founds):
+    modes = sorted_modes(founds, 0.5)
+    assert len(modes) > 2
+    for most in (0, 1, 2, len(modes) + 1):
+        assert sorted_modes(founds, 0.5, most) == modes[:most]
+    for threshold in {mode.reward for mode in modes}:
+        assert sorted_modes(founds, threshold) == [mode for mode in modes if mode.reward >= threshold]
+
+
 def test_tracker_is_a_plain_loop_over_all_that_was_pushed():
     """Distinct molecules by their first discovery, the 100 best, and means since the last call."""
     rng, tracker, seen, since = np.random.default_rng(2), MoleculeTracker(THRESHOLDS), {}, []
