@@ -1,9 +1,9 @@
-"""The results section of the READMEs, from the committed CSVs, results/evidence*.csv.
+"""The results section of the READMEs, from the committed CSVs of a suite's results folder that SOURCES names.
 
     python -m <suite>.report [--check]
 
-Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it,
-the repository's. ``--check`` writes nothing and fails if a section is not what the CSVs say.
+Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it
+and has them too, the repository's. ``--check`` writes nothing and fails if a section is not what the CSVs say.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 SUITE = Path(__file__).resolve().parent
 RESULTS = SUITE / "results"
+SOURCES = ("evidence*.csv", "figure1.csv", "figure2_partial.csv")
 BEGIN, END = f"<!-- results: python -m {SUITE.name}.report -->", "<!-- end of results -->"
 # Shown where a suite has them, in this order.
 SHOWN = {
@@ -36,6 +37,11 @@ SHOWN = {
     "log_z_error": ("log Z error (nats)", "{:.3f}"),
     "wall_s": ("minutes", "{:.0f}"),
 }
+
+
+def sources() -> list[Path]:
+    """The CSV files that are shown."""
+    return sorted(path for pattern in SOURCES for path in RESULTS.glob(pattern))
 
 
 def table(results: pd.DataFrame) -> str:
@@ -69,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSVs say")
     arguments = parser.parse_args(argv)
-    found = sorted(RESULTS.glob("evidence*.csv"))
+    found = sources()
     if not found:
         print(f"error: there is no {RESULTS}/evidence.csv: make it by python -m {SUITE.name}.collect", file=sys.stderr)
         return 2
@@ -78,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         if not page.exists():
             continue
         old = page.read_text()
+        if BEGIN not in old and page.parent != SUITE:
+            continue
         new = replaced(old, section)
         if new != old:
             stale.append(str(page.relative_to(SUITE.parent)))
