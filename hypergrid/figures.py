@@ -1,6 +1,6 @@
 """Figure 1: convergence in the hypergrid, from collected CSV files.
 
-    python -m hypergrid.figures results/*.csv [--out FOLDER] [--tuning_seeds 1]
+    python -m hypergrid.figures results/*.csv [--out FOLDER] [--tuning_seeds 1] [--approaches uniform tlm]
 
 Writes PNG and PDF beside the first CSV, anew where they are there: figure1; appendix_exact, the exact distance in the
 place of the empirical one; appendix_learning_rates, where there are several; appendix_<field> for each field that

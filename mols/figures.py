@@ -1,6 +1,6 @@
 """Figures 2 and 3 for the molecules: modes found, and correlation against learning rate, from collected CSV files.
 
-    python -m mols.figures results/*.csv [--out FOLDER] [--tuning_seeds 1]
+    python -m mols.figures results/*.csv [--out FOLDER] [--tuning_seeds 1] [--approaches uniform tlm]
 
 Writes PNG and PDF beside the first CSV, anew where they are there: figure2, at each approach's best learning rate;
 figure3; appendix_learning_rates, where there are several; appendix_<field> for each field that ``collect --varying``

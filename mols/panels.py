@@ -232,13 +232,28 @@ def caption_of(figure: Figure, panels: Panels, files: Sequence[Path], n_tuning: 
     return f"{text}From {', '.join(file.name for file in files)}; code version {versions}."
 
 
+def of_approaches(table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    """The runs of these approaches; all with None.
+
+    Raises:
+        ExperimentError: one of them has no run.
+    """
+    present = set(table["approach"].dropna())
+    missing = sorted(set(names or ()) - present)
+    if missing:
+        has = ", ".join(sorted(present))
+        raise ExperimentError(f"--approaches: these files have no run of {missing[0]}: choose among {has}")
+    return table if names is None else table[table["approach"].isin(names)]
+
+
 def main(figures: Sequence[Figure], suite: str, description: str, argv: list[str] | None = None) -> int:
     """The command of a suite's ``figures.py``; returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {suite}.figures", description=description)
     add_arguments(parser, suite)
+    parser.add_argument("--approaches", nargs="+", metavar="NAME", help="draw the curves of these alone (all)")
     arguments = parser.parse_args(argv)
     try:
-        table = read(arguments.results, suite)
+        table = of_approaches(read(arguments.results, suite), arguments.approaches)
         folder, n_tuning, made = output_folder(arguments), arguments.tuning_seeds, []
         for figure in figures:
             parts = {figure.name: None}

@@ -128,6 +128,20 @@ def test_the_command_writes_png_and_pdf_and_makes_them_anew(tmp_path, capsys):
     assert all((tmp_path / name).read_bytes().startswith(starts[name[-4:]]) for name in files)
 
 
+def test_only_the_approaches_that_are_named_are_drawn(tmp_path, capsys):
+    rows = [row for name in ("uniform", "maxent", "tlm") for row in grid_run(2.0, approach=name)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    table = tables.read([path], "hypergrid")
+    assert set(panels.of_approaches(table, ["tlm", "uniform"])["approach"]) == {"tlm", "uniform"}
+    assert len(panels.of_approaches(table, None)) == len(table)
+    assert figures.main([str(path), "--approaches", "tlm", "naive"]) == 2
+    assert "these files have no run of naive: choose among maxent, tlm, uniform" in capsys.readouterr().err
+    assert figures.main([str(path)]) == 0
+    every = (tmp_path / "figure1.png").read_bytes()
+    assert figures.main([str(path), "--approaches", "tlm", "uniform"]) == 0
+    assert (tmp_path / "figure1.png").read_bytes() != every
+
+
 def test_the_command_refuses_what_it_cannot_draw(tmp_path, capsys):
     reference = write_csv(tmp_path / "a.csv", grid_run(2.0, approach="", learning_rate=""))
     for argv in ([str(reference)], [str(tmp_path / "none.csv")], [str(reference), "--out", str(reference)]):
