@@ -150,7 +150,7 @@ class Stopwatch:
 def operations(agent: LearningAgent, tokens: float) -> float:
     """Floating-point operations of the trunk's matrix products in one iteration (see the module's docstring)."""
     width, heads, layers = agent.config.width, agent.config.n_heads, agent.config.n_layers
-    layer = width**2 + 2 * width * 4 * heads * width + heads * width**2 + 8 * width**2
+    layer = 2 * width * (3 * heads * width + width) + 8 * width**2
     one_pass = 2 * tokens * layers * layer
     learns_backward, is_dqn = agent.backward_learner is not None, isinstance(agent, QAgent)
     # rollout; P_F's gradient; the EMA model's pass, for the Q target or P_B's; P_B's gradient

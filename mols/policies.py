@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mols.backward_loss import BackwardApproach, ema_update, uniform_log_pb
 from mols.envs.fragments import States
 from mols.heads import heads_of
-from mols.models.graph_transformer import Features, GraphTransformer, mlp
+from mols.models.graph_transformer import Features, GraphTransformer, Tables, mlp
 
 N_CONDITIONS = 32  # numbers of the conditioning
 MAX_TEMPERATURE = 32.0  # at which all of them are 1
@@ -84,9 +84,14 @@ class Policies(nn.Module):
         }
         return {name: list(module.parameters()) for name, module in modules.items() if module is not None}
 
-    def features(self, states: States) -> Features:
-        """The trunk's features of M states."""
-        return self.trunk(self.environment.node_kinds(states), self.environment.ends(states), self.conditions)
+    def tables(self) -> Tables:
+        """What the trunk's parameters give for all states: worth keeping while these do not change."""
+        return self.trunk.tables(self.conditions)
+
+    def features(self, states: States, tables: Tables | None = None) -> Features:
+        """The trunk's features of M states; ``tables`` spares what is known of its parameters."""
+        tables = self.tables() if tables is None else tables
+        return self.trunk(self.environment.node_kinds(states), self.environment.ends(states), tables)
 
     def forward_logits(self, states: States, features: Features) -> Tensor:
         """(M, A) logits of all forward actions, -inf where illegal."""

@@ -87,10 +87,10 @@ def sample_trajectories(
         rand_action_prob: how often an action is drawn uniformly among the legal ones instead.
     """
     states, running = environment.initial_states(n_trajectories), torch.arange(n_trajectories)
-    visited, steps, n_visited = [], [], 0
+    visited, steps, n_visited, tables = [], [], 0, policies.tables()
     while len(running):
         unique, row = distinct(states, environment)
-        logits = policies.forward_logits(unique, policies.features(unique)) / coefficient
+        logits = policies.forward_logits(unique, policies.features(unique, tables)) / coefficient
         # One draw for every trajectory, running or not, so that no trajectory's numbers depend on another's length.
         explore, uniform = torch.from_numpy(rng.random((2, n_trajectories)))[:, running].to(row.device)
         weights = logits.double().softmax(-1)[row]
@@ -156,10 +156,10 @@ def estimated_log_prob(
     states = rows_of(finished, torch.arange(n_states).repeat(rounds))
     actions = torch.full((len(states[0]),), STOP, device=states[0].device)
     log_ratio = torch.zeros(len(actions), device=states[0].device)
-    running = torch.arange(len(actions))
+    running, tables = torch.arange(len(actions)), policies.tables()
     while True:
         unique, row = distinct(states, environment)
-        features = policies.features(unique)
+        features = policies.features(unique, tables)
         logits = policies.forward_logits(unique, features) / coefficient
         log_ratio[running] += (logits - logits.logsumexp(-1, keepdim=True))[row, actions]
         goes_on = ~environment.is_empty(states)

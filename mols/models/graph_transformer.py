@@ -5,23 +5,24 @@ The network of recursionpharma's gflownet, as Gritsaev et al. 2025 use it: every
 2021), scales and shifts by the conditioning, and ends in a feed-forward part, each behind a layer norm over the whole
 graph. The virtual node is a neighbour of every node and carries the conditioning; every node is its own neighbour.
 
-What need not be computed is not: graphs are taken together by their number of nodes, so that there is neither padding
-nor a mask, and only the linear maps see the tokens of all of them at once; node and edge inputs and the conditioning
-take few values, so that they are embedded once for all graphs, and what depends on an edge's kind alone is a product
-with a table of kinds.
+What need not be computed is not: there is no padding, linear maps see the tokens of all graphs at once, and what looks
+at neighbours does so graph by graph (``compiled_graphs``, on a CPU) or by graphs of equal size (``grouped_graphs``).
+Node and edge inputs and the conditioning take few values, so that they are embedded once for all graphs. Linear maps
+that follow one another, with nothing but sums over tokens between them, are one map, the product of their matrices
+(``Layer.maps``): a sixth fewer operations a token.
 """
 
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, leaky_relu
+from torch.nn.functional import leaky_relu, linear
+
+from mols.models.compiled_graphs import CompiledGraphs
+from mols.models.grouped_graphs import ABSENT, FIRST, SELF, VIRTUAL, GroupedGraphs
 
 CHUNK = 1024  # graphs in one pass: bounds its memory
-GEN_EPSILON = 1e-7  # GENConv's: keeps messages positive
 
 
 class Features(NamedTuple):
@@ -45,37 +46,37 @@ def mlp(n_in: int, n_hidden: int, n_out: int, n_layers: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class Group(NamedTuple):
-    """B graphs of T tokens each, the virtual node's first, which lie together among all tokens of a pass.
+class Maps(NamedTuple):
+    """The linear maps of a layer up to its feed-forward part, for one conditioning.
 
     Attributes:
-        kinds: (B, T, T) at [t, s]: the kind of the edge to t from s; where there is none, any.
-        absent: (B, T, T) -inf where there is no edge, else 0.
-        source, target: (E,) of the edges between nodes alone, rows of the tokens as (B T, width).
-        kind: (E,) theirs.
+        weight: (3 heads * width + width, 2 width) from a token and what it received to queries (scaled), keys, values
+            (as they arrive in the output, head by head) and what skips the attention.
+        bias: (3 heads * width + width,).
+        edge_key: (heads, K, width) what a kind of edge adds to a key.
+        edge_value: (heads, K, width) what it adds to a value.
     """
 
-    kinds: Tensor
-    absent: Tensor
-    source: Tensor
-    target: Tensor
-    kind: Tensor
+    weight: Tensor
+    bias: Tensor
+    edge_key: Tensor
+    edge_value: Tensor
 
 
-def by_group(function: Callable, groups: list[Group], *inputs: Tensor) -> Tensor:
-    """(n, width) tokens of all groups, from a function of a group and its (B, T, ...) parts of (n, ...) inputs."""
-    sizes = [group.kinds.shape[0] * group.kinds.shape[1] for group in groups]
-    parts = zip(*(tensor.split(sizes) for tensor in inputs), strict=True)
-    results = [
-        function(group, *(part.unflatten(0, group.kinds.shape[:2]) for part in of_group)).flatten(0, 1)
-        for group, of_group in zip(groups, parts, strict=True)
-    ]
-    return torch.cat(results)
+class Tables(NamedTuple):
+    """All that does not depend on the graphs.
 
+    Attributes:
+        node: (F + 1, width) embeddings of the kinds of nodes.
+        edge: (K, width) embeddings of the kinds of edges.
+        condition: (width,) of the conditions.
+        maps: of each layer.
+    """
 
-def normalised(group: Group, tokens: Tensor) -> Tensor:
-    """(B, T, width) at mean 0 and variance 1 over each graph."""
-    return layer_norm(tokens, tokens.shape[1:])
+    node: Tensor
+    edge: Tensor
+    condition: Tensor
+    maps: list[Maps]
 
 
 class Layer(nn.Module):
@@ -97,50 +98,46 @@ class Layer(nn.Module):
         self.condition = nn.Linear(width, 2 * width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, groups: list[Group], table: Tensor, condition: Tensor) -> Tensor:
-        """(n, width) -> (n, width).
+    def maps(self, table: Tensor, condition: Tensor) -> Maps:
+        """The maps of this layer's parameters.
 
         Args:
-            tokens: (n, width) group after group.
-            groups: who is whose neighbour.
             table: (K, width) embedding of every kind of edge.
             condition: (width,).
         """
-        normed = by_group(normalised, groups, tokens)
-        received = self.message(by_group(partial(self.messages, table), groups, normed) + normed)
-        query_key_value_skip = self.query_key_value_skip(torch.cat([normed, received], -1))
-        mixed = by_group(partial(self.attention, self.edge(table)), groups, query_key_value_skip)
-        scale, shift = self.condition(condition).chunk(2)
-        tokens = tokens + self.out(mixed) * scale + shift
-        return tokens + self.down(leaky_relu(self.up(by_group(normalised, groups, tokens))))
-
-    def messages(self, table: Tensor, group: Group, tokens: Tensor) -> Tensor:
-        """(B, T, width) sum over the neighbours j of relu(token j + edge), itself included."""
-        along_virtual = (tokens + table[VIRTUAL]).relu()
-        to_virtual = along_virtual[:, 1:].sum(1, keepdim=True)
-        received = torch.cat([to_virtual, along_virtual[:, :1].expand_as(tokens[:, 1:])], 1)
-        received = received + (tokens + table[SELF]).relu()
-        if len(group.kind):
-            sent = (tokens.flatten(0, 1).index_select(0, group.source) + table.index_select(0, group.kind)).relu()
-            received = received.flatten(0, 1).index_add(0, group.target, sent).view(tokens.shape)
-        return received + GEN_EPSILON
-
-    def attention(self, edge: Tensor, group: Group, query_key_value_skip: Tensor) -> Tensor:
-        """(B, T, 4 heads * width) -> (B, T, heads * width): attention to the neighbours, plus the skipping part."""
+        heads = self.n_heads, self.width
+        direct, by_message = self.query_key_value_skip.weight.chunk(2, 1)
+        weight = torch.cat([direct, by_message @ self.message.weight], 1)
+        bias = self.query_key_value_skip.bias + by_message @ self.message.bias
+        query, key, value, skip = weight.chunk(4)
+        query_bias, key_bias, value_bias, skip_bias = bias.chunk(4)
+        factor, shift = self.condition(condition).chunk(2)
+        out = self.out.weight * factor[:, None]
+        out_of_head = out.unflatten(1, heads).transpose(0, 1)
+        value = (out_of_head @ value.unflatten(0, heads)).flatten(0, 1)
+        # A row of attention weights sums to 1, so that the bias of values is one of the output.
+        constant = out @ (value_bias + skip_bias) + self.out.bias * factor + shift
+        edge_key = self.edge(table).unflatten(1, heads).transpose(0, 1)
         scale = self.width**-0.5
-        query, key, value, skip = query_key_value_skip.chunk(4, -1)
-        mixed = []
-        for start in range(0, self.n_heads * self.width, self.width):  # head by head: views, nothing is copied
-            head = slice(start, start + self.width)
-            q, e = query[..., head], edge[:, head]
-            along = (q @ e.T).mul(scale).gather(2, group.kinds) + group.absent
-            weights = torch.baddbmm(along, q, key[..., head].transpose(1, 2), alpha=scale).softmax(-1)
-            of_kinds = weights.new_zeros(*weights.shape[:2], len(e)).scatter_add(2, group.kinds, weights)
-            mixed.append(torch.bmm(weights, value[..., head]) + of_kinds @ e)
-        return torch.cat(mixed, -1) + skip
+        return Maps(
+            weight=torch.cat([query * scale, key, value, out @ skip]),
+            bias=torch.cat([query_bias * scale, key_bias, torch.zeros_like(value_bias), constant]),
+            edge_key=edge_key,
+            edge_value=edge_key @ out_of_head.transpose(1, 2),
+        )
 
+    def forward(self, tokens: Tensor, graphs: CompiledGraphs | GroupedGraphs, table: Tensor, maps: Maps) -> Tensor:
+        """(n, width) -> (n, width).
 
-VIRTUAL, SELF, FIRST = 0, 1, 2  # kinds of edges; those between nodes come after, one for each pair of ends
+        Args:
+            tokens: (n, width) graph after graph.
+            graphs: who is whose neighbour.
+            table: (K, width) embedding of every kind of edge.
+            maps: of this layer.
+        """
+        mapped = linear(graphs.received(tokens, table), maps.weight, maps.bias)
+        tokens, normed = graphs.attended(mapped, maps.edge_key, maps.edge_value, tokens)
+        return tokens + self.down(leaky_relu(self.up(normed)))
 
 
 class GraphTransformer(nn.Module):
@@ -166,13 +163,13 @@ class GraphTransformer(nn.Module):
         self.condition = mlp(n_conditions, width, width, 2)
         self.layers = nn.ModuleList(Layer(width, n_heads) for _ in range(n_layers))
 
-    def forward(self, nodes: Tensor, ends: Tensor, conditions: Tensor) -> Features:
+    def forward(self, nodes: Tensor, ends: Tensor, tables: Tables) -> Features:
         """Features of M graphs.
 
         Args:
             nodes: (M, S) kinds of the nodes, ``n_node_kinds`` at empty slots.
             ends: (M, S, S) at [i, j]: 0 without an edge i-j, else 1 + the value of its end at i.
-            conditions: (n_conditions,).
+            tables: of the parameters as they are.
         """
         present = nodes != self.n_node_kinds
         present[:, 0] |= ~present.any(1)  # the stand-in
@@ -181,57 +178,55 @@ class GraphTransformer(nn.Module):
         slots = (~present).to(torch.uint8).argsort(dim=1, stable=True)
         order = n_nodes.argsort(stable=True)
         nodes, ends, n_nodes = nodes.gather(1, slots)[order], _permuted(ends, slots)[order], n_nodes[order]
-        tables, parts = self.tables(conditions), []
+        parts = []
         for chunk in zip(*(tensor.split(CHUNK) for tensor in (nodes, ends, n_nodes)), strict=True):
-            parts += self.encode(*chunk, *tables)
+            parts += self.encode(*chunk, tables)
         return _assemble(parts, order, slots)
 
-    def tables(self, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings of every kind of node (F + 1, width), of every kind of edge (K, width), of the conditions."""
+    def tables(self, conditions: Tensor) -> Tables:
+        """What (n_conditions,) conditions and the parameters give."""
         pairs = (self.here.weight[:, None] + self.there.weight[None]).flatten(0, 1)
         edge = self.edge(leaky_relu(torch.cat([self.special_edges, pairs])))
-        return self.node(leaky_relu(self.node_kinds.weight)), edge, self.condition(conditions)
+        node, condition = self.node(leaky_relu(self.node_kinds.weight)), self.condition(conditions)
+        return Tables(node, edge, condition, [layer.maps(edge, condition) for layer in self.layers])
 
-    def encode(
-        self, nodes: Tensor, ends: Tensor, n_nodes: Tensor, node: Tensor, edge: Tensor, condition: Tensor
-    ) -> list[Tensor]:
+    def encode(self, nodes: Tensor, ends: Tensor, n_nodes: Tensor, tables: Tables) -> list[Tensor]:
         """(B, T, width) tokens of the graphs of each size.
 
         Args:
             nodes: (M, S) kinds, those of empty slots last, graphs in order of their size.
             ends: (M, S, S) likewise.
             n_nodes: (M,) not decreasing.
-            node, edge, condition: tables of embeddings.
+            tables: as above.
         """
-        groups, tokens, start = [], [], 0
+        groups, tokens, start = [], [], 0  # groups are of graphs of equal size
         for size, count in enumerate(torch.bincount(n_nodes).tolist()):
             if count:
                 graphs = slice(start, start + count)
-                kinds = nn.functional.pad(nodes[graphs, :size], (1, 0), value=len(node))  # the virtual node's row
+                kinds = nn.functional.pad(nodes[graphs, :size], (1, 0), value=len(tables.node))  # the virtual node's
                 tokens.append(kinds.flatten())
-                groups.append(self.group(ends[graphs, :size, :size]))
+                groups.append(self.kinds(ends[graphs, :size, :size]))
             start += count
-        tokens = torch.cat([node, condition[None]]).index_select(0, torch.cat(tokens))
-        for layer in self.layers:
-            tokens = layer(tokens, groups, edge, condition)
-        shapes = [group.kinds.shape[:2] for group in groups]
+        tokens = torch.cat([tables.node, tables.condition[None]]).index_select(0, torch.cat(tokens))
+        neighbours = (CompiledGraphs if tokens.device.type == "cpu" else GroupedGraphs)(groups)
+        for layer, maps in zip(self.layers, tables.maps, strict=True):
+            tokens = layer(tokens, neighbours, tables.edge, maps)
+        shapes = [kinds.shape[:2] for kinds in groups]
         parts = tokens.split([shape.numel() for shape in shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    def group(self, ends: Tensor) -> Group:
-        """Graphs of (B, T-1, T-1) ends; edges to and from the virtual node and from every token to itself are added."""
+    def kinds(self, ends: Tensor) -> Tensor:
+        """(B, T, T) at [t, s]: the kind of the edge to token t from s, -1 where there is none.
+
+        Args:
+            ends: (B, T-1, T-1); edges to and from the virtual node and from every token to itself are added.
+        """
         n_graphs, size, _ = ends.shape
-        pair = (ends - 1) * self.n_end_kinds + ends.transpose(1, 2) - 1
-        between = torch.where(ends > 0, FIRST + pair, VIRTUAL)
         kinds = ends.new_full((n_graphs, size + 1, size + 1), VIRTUAL)
-        kinds[:, 1:, 1:] = between
+        pair = (ends - 1) * self.n_end_kinds + ends.transpose(1, 2) - 1
+        kinds[:, 1:, 1:] = torch.where(ends > 0, FIRST + pair, ABSENT)
         kinds.diagonal(dim1=1, dim2=2).fill_(SELF)
-        absent = self.special_edges.new_zeros(kinds.shape)
-        absent[:, 1:, 1:] = torch.where(ends > 0, 0.0, -torch.inf)
-        absent.diagonal(dim1=1, dim2=2).zero_()
-        graph, target, source = torch.nonzero(ends, as_tuple=True)
-        first = graph * (size + 1) + 1
-        return Group(kinds, absent, first + source, first + target, between[graph, target, source])
+        return kinds
 
 
 def _permuted(ends: Tensor, slots: Tensor) -> Tensor:

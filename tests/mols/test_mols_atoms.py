@@ -355,7 +355,7 @@ def test_the_trunk_reads_the_states_whatever_their_slots(walked):
     states, conditions = to_tensors(passed[30]), torch.ones(4, dtype=torch.double)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     renamed = Graphs(states.element[:, order], states.attribute[:, order], states.bond[:, order][:, :, order])
-    found = [trunk(environment.node_kinds(one), one.bond, conditions) for one in (states, renamed)]
+    found = [trunk(environment.node_kinds(one), one.bond, trunk.tables(conditions)) for one in (states, renamed)]
     filled = ~environment.is_empty(states)
     assert filled.sum() > 12
     torch.testing.assert_close(found[0].graph[filled], found[1].graph[filled])

@@ -26,7 +26,10 @@ class Tables(nn.Module):
         super().__init__()
         self.enumeration, self.log_pf, self.log_pb = enumeration, log_pf, log_pb
 
-    def features(self, states):
+    def tables(self):
+        return None
+
+    def features(self, states, tables):
         return None
 
     def forward_logits(self, states, features):

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, linear
 
 from mols.envs.fragments import Trees, concatenate, rows_of
 from mols.models import graph_transformer
+from mols.models.compiled_graphs import CompiledGraphs
 from mols.models.graph_transformer import GraphTransformer, Layer
+from mols.models.grouped_graphs import Group, GroupedGraphs, attention, messages
 
 WIDTH, HEADS, CONDITIONS = 6, 2, 5  # all different
 VIRTUAL = "virtual"  # the token that is not a slot
@@ -134,11 +136,13 @@ both = pytest.mark.parametrize("batch", ["small", "full"], indirect=True)
 
 
 @both
+@pytest.mark.parametrize("graphs", [CompiledGraphs, GroupedGraphs])
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(1, 1), (2, 3)])
-def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads):
+def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads, graphs, monkeypatch):
+    monkeypatch.setattr(graph_transformer, "CompiledGraphs", graphs)
     environment, states = batch
     network = network_of(environment, n_layers, n_heads)
-    found, expected = network(*states, conditions), slow_features(network, states, conditions)
+    found, expected = network(*states, network.tables(conditions)), slow_features(network, states, conditions)
     assert_same(found, expected)
     generator = torch.Generator().manual_seed(2)
     directions = [torch.randn(feature.shape, generator=generator) for feature in found]
@@ -159,23 +163,23 @@ def test_features_follow_the_slots(batch, conditions):
     environment, states = batch
     states = rows_of(states, ~environment.is_empty(states))
     network = network_of(environment)
-    node, graph = network(*states, conditions)
+    node, graph = network(*states, network.tables(conditions))
     for seed in range(4):
         new = torch.randperm(environment.n_slots, generator=torch.Generator().manual_seed(seed))
         renamed = Trees(states.fragment[:, new], states.attachment[:, new][:, :, new])
-        assert_same(network(*renamed, conditions), (node[:, new], graph))
+        assert_same(network(*renamed, network.tables(conditions)), (node[:, new], graph))
 
 
 @both
 def test_features_of_a_batch_are_those_of_its_states_one_by_one_in_any_order(batch, conditions):
     environment, states = batch
     network = network_of(environment)
-    whole = network(*states, conditions)
+    whole = network(*states, network.tables(conditions))
     for row in range(len(states.fragment)):
         one = rows_of(states, torch.tensor([row]))
-        assert_same(network(*one, conditions), [feature[row : row + 1] for feature in whole])
+        assert_same(network(*one, network.tables(conditions)), [feature[row : row + 1] for feature in whole])
     order = torch.randperm(len(states.fragment), generator=torch.Generator().manual_seed(1))
-    assert_same(network(*rows_of(states, order), conditions), [feature[order] for feature in whole])
+    assert_same(network(*rows_of(states, order), network.tables(conditions)), [feature[order] for feature in whole])
 
 
 @both
@@ -183,11 +187,11 @@ def test_features_of_a_batch_are_those_of_its_states_one_by_one_in_any_order(bat
 def test_features_do_not_depend_on_the_chunks(batch, conditions, monkeypatch, chunk):
     environment, states = batch
     network = network_of(environment)
-    whole = network(*states, conditions)
+    whole = network(*states, network.tables(conditions))
     passes, encode = [], network.encode
     monkeypatch.setattr(graph_transformer, "CHUNK", chunk)
     monkeypatch.setattr(network, "encode", lambda nodes, *rest: passes.append(len(nodes)) or encode(nodes, *rest))
-    assert_same(network(*states, conditions), whole)
+    assert_same(network(*states, network.tables(conditions)), whole)
     assert max(passes) <= chunk and sum(passes) == len(states.fragment)
 
 
@@ -198,28 +202,29 @@ def test_as_many_graphs_as_a_chunk_and_one_more_or_less(small, reachable, condit
     network = network_of(small)
     assert small.n_nodes(states).eq(3).all()  # of one size
     half = torch.arange(len(states.fragment)) < 100
-    parts = [network(*rows_of(states, rows), conditions) for rows in (half, ~half)]
-    assert_same(network(*states, conditions), [torch.cat(feature) for feature in zip(*parts, strict=True)])
+    tables = network.tables(conditions)
+    parts = [network(*rows_of(states, rows), tables) for rows in (half, ~half)]
+    assert_same(network(*states, tables), [torch.cat(feature) for feature in zip(*parts, strict=True)])
 
 
 def test_the_empty_graph_has_one_stand_in_node_and_empty_slots_are_zero(small, wandered, conditions, double):
     network = network_of(small)
     states = concatenate([small.initial_states(2), wandered(small, 20, 9)])
-    node, graph = network(*states, conditions)
+    node, graph = network(*states, network.tables(conditions))
     present = states.fragment != small.n_fragments
     present[:, 0] |= ~present.any(1)
     assert (node[~present] == 0).all() and (node[present].abs().max(-1).values > 1e-3).all()
     assert torch.equal(graph[0, :WIDTH], node[0, 0])  # the mean of one
     with torch.no_grad():
         network.node_kinds.weight[small.n_fragments] += 1.0
-    moved = (network(*states, conditions).graph != graph).any(1)
+    moved = (network(*states, network.tables(conditions)).graph != graph).any(1)
     assert torch.equal(moved, small.is_empty(states))
 
 
 def test_every_feature_follows_the_conditions(small, reachable, conditions, double):
     network, states = network_of(small), rows_of(reachable.trees, torch.arange(0, 3000, 100))
-    node, graph = network(*states, conditions)
-    other_node, other_graph = network(*states, conditions + 0.1)
+    node, graph = network(*states, network.tables(conditions))
+    other_node, other_graph = network(*states, network.tables(conditions + 0.1))
     present = states.fragment != small.n_fragments
     assert ((other_node - node).abs().amax(-1)[present] > 1e-4).all()
     assert ((other_graph - graph).abs() > 1e-8).all()
@@ -230,16 +235,21 @@ def test_nodes_without_an_edge_hear_each_other_through_the_virtual_node_alone(sm
     layer, network = Layer(WIDTH, HEADS), network_of(small)
     ends = torch.zeros(1, 3, 3, dtype=torch.long)
     ends[0, 0, 1], ends[0, 1, 0], ends[0, 1, 2], ends[0, 2, 1] = 2, 1, 3, 1
-    group, (_, table, condition) = network.group(ends), network.tables(torch.zeros(CONDITIONS))
+    kinds, (_, table, condition, _) = network.kinds(ends), network.tables(torch.zeros(CONDITIONS))
+    group = Group.of(kinds)
+    maps = layer.maps(table, condition)
     tokens = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(4)).requires_grad_()
     heard = []
     for token in range(4):
         both_parts = (
-            layer.messages(table, group, tokens)[0, token],
-            layer.attention(layer.edge(table), group, layer.query_key_value_skip(tokens.repeat(1, 1, 2)))[0, token],
+            messages(table, group, tokens)[0, token],
+            attention(maps.edge_key, maps.edge_value, group, linear(tokens.repeat(1, 1, 2), maps.weight, maps.bias))[
+                0, token
+            ],
         )
         heard.append([torch.autograd.grad(part.sum(), tokens)[0][0].abs().sum(-1) > 0 for part in both_parts])
     expected = [[True] * 4, [True, True, True, False], [True] * 4, [True, False, True, True]]
     for token in range(4):
         assert [part.tolist() for part in heard[token]] == [expected[token]] * 2
-    assert not torch.equal(*(layer(tokens[0], [group], table, c * condition) for c in (1.0, 2.0)))
+    graphs = CompiledGraphs([kinds])
+    assert not torch.equal(*(layer(tokens[0], graphs, table, layer.maps(table, c * condition)) for c in (1.0, 2.0)))

@@ -231,7 +231,7 @@ class Tables(nn.Module):
         self.solution, self.log_z = solution, solution.log_flow[0]
         self.coefficient, self.dueling = coefficient, dueling
 
-    def features(self, states):
+    def features(self, states, tables=None):
         return torch.zeros(len(states.fragment))
 
     def forward_logits(self, states, features):
