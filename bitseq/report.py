@@ -77,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     found = sources()
     if not found:
-        print(f"error: there is no {RESULTS}/evidence.csv: make it by python -m {SUITE.name}.collect", file=sys.stderr)
+        names = " or ".join(SOURCES)
+        print(f"error: there is no {names} in {RESULTS}: make it by python -m {SUITE.name}.collect", file=sys.stderr)
         return 2
     section, stale = table(pd.concat([pd.read_csv(path).assign(file=path.name) for path in found])), []
     for page in (SUITE / "README.md", SUITE.parent / "README.md"):

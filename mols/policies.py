@@ -89,7 +89,7 @@ class Policies(nn.Module):
         return self.trunk.tables(self.conditions)
 
     def features(self, states: States, tables: Tables | None = None) -> Features:
-        """The trunk's features of M states; ``tables`` spares what is known of its parameters."""
+        """The trunk's features of M states; ``tables``: what ``tables()`` gave, if no parameter has changed since."""
         tables = self.tables() if tables is None else tables
         return self.trunk(self.environment.node_kinds(states), self.environment.ends(states), tables)
 

@@ -183,8 +183,6 @@ def test_the_pages_keep_their_promises():
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_results_of_the_pages_are_what_the_csvs_say(suite):
     report = importlib.import_module(f"{suite}.report")
-    if report.sources():
-        assert report.main(["--check"]) == 0
-    else:  # then no page may show any
-        for page in (ROOT / "README.md", ROOT / suite / "README.md"):
-            assert page.read_text().partition(report.BEGIN)[2].partition(report.END)[0].strip() == "", page
+    assert report.main(["--check"]) == 0
+    on_first_page = report.BEGIN in (ROOT / "README.md").read_text()
+    assert on_first_page == (suite != "hypergrid")  # whose 40 runs have a picture there

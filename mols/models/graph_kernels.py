@@ -195,7 +195,7 @@ def attend_backward(
     of_edge_key,
     of_edge_value,
 ):
-    """The gradient of ``attend``: add to ``of_mapped``, ``of_edge_key`` and ``of_edge_value``.
+    """The gradient of ``attend``, in ``of_mapped``, ``of_edge_key`` and ``of_edge_value``, which are 0 before.
 
     ``of_normed`` becomes the gradient of the tokens.
     """

@@ -9,7 +9,7 @@ What need not be computed is not: there is no padding, linear maps see the token
 at neighbours does so graph by graph (``compiled_graphs``, on a CPU) or by graphs of equal size (``grouped_graphs``).
 Node and edge inputs and the conditioning take few values, so that they are embedded once for all graphs. Linear maps
 that follow one another, with nothing but sums over tokens between them, are one map, the product of their matrices
-(``Layer.maps``): a sixth fewer operations a token.
+(``Layer.maps``): 18% fewer operations a token with two heads.
 """
 
 from itertools import pairwise
