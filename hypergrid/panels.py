@@ -250,7 +250,7 @@ def main(figures: Sequence[Figure], suite: str, description: str, argv: list[str
     """The command of a suite's ``figures.py``; returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {suite}.figures", description=description)
     add_arguments(parser, suite)
-    parser.add_argument("--approaches", nargs="+", metavar="NAME", help="draw the curves of these alone (all)")
+    parser.add_argument("--approaches", nargs="+", metavar="NAME", help="after the files: draw these alone (all)")
     arguments = parser.parse_args(argv)
     try:
         table = of_approaches(read(arguments.results, suite), arguments.approaches)
