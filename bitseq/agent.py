@@ -93,14 +93,14 @@ class QAgent(LearningAgent):
     def sample(self) -> Transitions:
         """A batch of the current P_F, pushed into the replay buffer."""
         batch = super().sample()
-        self._replay.push(batch.states.cpu().numpy(), batch.actions.cpu().numpy())
+        self._replay.push(batch.states.cpu().numpy(), batch.actions.cpu().numpy(), self._replay.largest)
         self._n_sampled += 1
         return batch
 
     def forward_loss(self, batch: Transitions) -> Tensor | None:
-        """Huber loss of Q on replayed transitions, whose priorities it updates; log P_B is computed afresh.
+        """Huber loss of Q on replayed transitions, which is their new priority; log P_B is computed afresh.
 
-        Transitions that complete a string count ``leaf_coeff`` times.
+        Transitions that complete a string count ``leaf_coeff`` times. New ones enter with the largest priority so far.
         """
         if not self.learning:
             return None
@@ -109,9 +109,10 @@ class QAgent(LearningAgent):
         q_value = self.policies.forward_logits(states, self.policies.trunk(states)).of(actions)
         is_last = self.environment.forward_mask(states).sum(-1) == 1
         target = self._target(states, actions, is_last)
-        self._replay.update(positions, (q_value - target).detach().cpu().numpy())
         loss = torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.config.huber_delta)
-        return (loss * importance * torch.where(is_last, self.config.leaf_coeff, 1.0)).mean()
+        loss = loss * torch.where(is_last, self.config.leaf_coeff, 1.0)
+        self._replay.update(positions, loss.detach().cpu().numpy())
+        return (loss * importance).mean()
 
     def _target(self, states: Tensor, actions: Tensor, is_last: Tensor) -> Tensor:
         next_states = self.environment.step(states, actions)

@@ -99,39 +99,47 @@ class QAgent(LearningAgent):
     def sample(self) -> Transitions:
         """A batch of the current P_F, pushed into the replay buffer."""
         batch = super().sample()
-        self._replay.push(batch.states.cpu().numpy(), batch.actions.cpu().numpy())
+        priorities = self._priorities(batch).cpu().numpy()
+        self._replay.push(batch.states.cpu().numpy(), batch.actions.cpu().numpy(), priorities)
         self._n_sampled += 1
         return batch
 
+    @torch.no_grad()
+    def _priorities(self, batch: Transitions) -> Tensor:
+        """(M,) Huber loss of each new transition under the networks as they are; a distinct state is scored once."""
+        hidden = self.policies.trunk(batch.visited)
+        q_value = self.policies.forward_logits(batch.visited, hidden)[batch.state_row, batch.actions]
+        log_pb = taken_log_pb(self.scored_log_pb(batch.visited, hidden), batch)
+        values = self._target_q(batch.visited)
+        target = self._target(batch.states, batch.actions, log_pb, values[batch.state_row], values[batch.next_row])
+        return self._huber(q_value, target)
+
     def forward_loss(self, batch: Transitions) -> Tensor | None:
-        """Huber loss of Q on replayed transitions, whose priorities it updates; log P_B is computed afresh."""
+        """Huber loss of Q on replayed transitions, which is their new priority; log P_B is computed afresh."""
         if not self.learning:
             return None
         drawn = self._replay.draw(self.config.replay_batch_size, self.streams.replay)
         positions, (states, actions, weights) = drawn[0], (self._to_device(array) for array in drawn[1:])
+        next_states, action = self.environment.step(states, actions), actions.unsqueeze(1)
         q_values = self.policies.forward_logits(states, self.policies.trunk(states))
-        q_value = q_values.gather(1, actions.unsqueeze(1)).squeeze(1)
-        target = self._target(states, actions)
-        self._replay.update(positions, (q_value - target).detach().cpu().numpy())
-        loss = torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.config.huber_delta)
+        log_pb = torch.nn.functional.pad(self.scored_log_pb(next_states, None), (0, 1))  # 0 on stops
+        values, next_values = self._target_q(torch.cat([states, next_states])).chunk(2)
+        target = self._target(states, actions, log_pb.gather(1, action).squeeze(1), values, next_values)
+        loss = self._huber(q_values.gather(1, action).squeeze(1), target)
+        self._replay.update(positions, loss.detach().cpu().numpy())
         return (loss * weights).mean()
 
-    def _target(self, states: Tensor, actions: Tensor) -> Tensor:
-        next_states = self.environment.step(states, actions)
-        is_stop = actions == self.environment.stop_action
-        hidden = None
-        if self.approach.forward_gradient_reaches_backward and self.policies.tied:
-            hidden = self.policies.trunk(next_states)
-        log_pb = torch.nn.functional.pad(self.scored_log_pb(next_states, hidden), (0, 1))  # 0 on stops
-        log_pb = log_pb.gather(1, actions.unsqueeze(1)).squeeze(1)
-        with torch.no_grad():
-            target_values = self._target_q(torch.cat([states, next_states]))
-            values, next_values = target_values.chunk(2)
-            policy = (values / self.coefficient).log_softmax(-1).gather(1, actions.unsqueeze(1)).squeeze(1)
-            next_value = objectives.soft_value(next_values, self.coefficient)
-            log_reward = self.environment.log_reward(states)
+    def _target(self, states: Tensor, actions: Tensor, log_pb: Tensor, values: Tensor, next_values: Tensor) -> Tensor:
+        """(M,) what Q(s, a) is regressed on, from the (M, D+1) values of the target network at s and s'."""
+        policy = (values / self.coefficient).log_softmax(-1).gather(1, actions.unsqueeze(1)).squeeze(1)
+        next_value = objectives.soft_value(next_values, self.coefficient)
+        log_reward, is_stop = self.environment.log_reward(states), actions == self.environment.stop_action
         return objectives.dqn_target(log_pb, next_value, log_reward, is_stop, policy, self._alpha, self._l0)
 
+    def _huber(self, q_value: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.config.huber_delta)
+
+    @torch.no_grad()
     def _target_q(self, states: Tensor) -> Tensor:
         trunk, head = self.q_target
         limit = self.environment.height - 1

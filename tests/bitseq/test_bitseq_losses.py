@@ -197,18 +197,22 @@ def test_q_losses_are_the_plain_loops(make, objective, approach):
     agent._replay.update(np.arange(len(agent._replay)), uneven)
     loop, empty = Loop(agent), agent.environment.empty
     drawn = copy.deepcopy(agent._replay).draw(24, copy.deepcopy(agent.streams.replay))
-    total, seen, errors = 0.0, set(), {}
+    total, seen, priorities = 0.0, set(), {}
     for position, tokens, action, importance in zip(*(array.tolist() for array in drawn), strict=True):
         state = [None if token == empty else token for token in tokens]
         is_leaf = state.count(None) == 1
         target, floored = loop.q_target(state, action, m_alpha, -3.5)
         error = loop.q_value(state, action) - target
-        errors[position] = abs(error.item())
-        is_small = errors[position] < 2
-        huber = error**2 / 2 if is_small else 2 * (error.abs() - 1)
-        total += importance * (3 if is_leaf else 1) * huber
+        is_small = abs(error.item()) < 2
+        huber = (3 if is_leaf else 1) * (error**2 / 2 if is_small else 2 * (error.abs() - 1))
+        priorities[position] = huber.item()
+        total += importance * huber
         seen |= {("leaf", is_leaf), ("floored", floored), ("small", is_small), ("weighted", importance < 1)}
     assert len(seen) == 8  # every branch was taken
     assert_same_with_gradients(agent.forward_loss(None), total / 24, agent)
-    for position, error in errors.items():
-        assert agent._replay._priority[position] == pytest.approx((error + 1e-8) ** 0.6, rel=1e-9)
+    for position, priority in priorities.items():
+        assert agent._replay._weight[position] == pytest.approx((priority + 1e-8) ** 0.6, rel=1e-9)
+    batch = agent.sample()  # new ones enter with the largest priority so far, the 3.0 above or a drawn one's
+    new = slice(2 * len(batch.actions), 3 * len(batch.actions))
+    largest = max(3.0, *priorities.values())
+    np.testing.assert_allclose(agent._replay._weight[new], (largest + 1e-8) ** 0.6)

@@ -310,18 +310,16 @@ def test_nothing_learns_before_start_learning(new_agent, objective, approach):
 
 @pytest.mark.parametrize("objective", DQN)
 def test_q_loss_is_the_plain_loop(new_agent, objective, approach):
-    """Every replayed transition by itself, with the target network away from the online one."""
+    """Every replayed transition by itself, with the target network away from the online one; its new priority too."""
     agent = new_agent(objective, approach, zero_initialisation=False, replay_importance_exponent=0.4)
     environment, policies, coefficient = agent.environment, agent.policies, {"soft_dqn": 1.0}.get(objective, 1 / 0.85)
     with torch.no_grad():
         agent.q_target[1].weight *= 6
         if approach == "tlm":
             agent.policies.backward_target.head.weight *= 6
-    agent.sample()
     scored = policies.backward_target if approach == "tlm" else policies.backward
-    drawn = copy.deepcopy(agent._replay).draw(32, copy.deepcopy(agent.streams.replay))
-    total = 0.0
-    for state, action, weight in zip(*drawn[1:], strict=True):
+
+    def huber(state, action):
         here = torch.from_numpy(state.astype(np.int64))[None]
         legal = environment.forward_mask(here)[0]
         q = policies.forward_head(policies.trunk(here))[0, action].item()
@@ -336,8 +334,26 @@ def test_q_loss_is_the_plain_loop(new_agent, objective, approach):
             value = coefficient * next_values[environment.forward_mask(following)[0]].logsumexp(0).item()
             target = scored.log_probs(following)[0, action].item() + value
         error = abs(q - target - (0.15 * bonus if objective == "munchausen_dqn" else 0.0))
-        total += weight * (error**2 / 2 if error < 1 else error - 0.5)
-    assert agent.forward_loss(None).item() == pytest.approx(total / 32, rel=1e-4)
+        return error**2 / 2 if error < 1 else error - 0.5
+
+    batch = agent.sample()  # new transitions enter with their own loss
+    replay = agent._replay
+    expected = [(huber(*pair) + 1e-8) ** 0.5 for pair in zip(batch.states.numpy(), batch.actions.numpy(), strict=True)]
+    np.testing.assert_allclose(replay._weight[: len(batch.actions)], expected, rtol=1e-3)
+    drawn = copy.deepcopy(replay).draw(32, copy.deepcopy(agent.streams.replay))
+    losses = [huber(state, action) for state, action in zip(*drawn[1:3], strict=True)]
+    assert agent.forward_loss(None).item() == pytest.approx(np.mean(losses * drawn[3]), rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", DQN)
+def test_a_drawn_transition_gets_the_loss_of_the_step_that_drew_it(new_agent, objective):
+    agent = new_agent(objective, "uniform", replay_batch_size=1)
+    agent.sample()
+    position = copy.deepcopy(agent._replay).draw(1, copy.deepcopy(agent.streams.replay))[0][0]
+    agent._replay.update(np.arange(len(agent._replay)), 0.0)
+    agent._replay.update(np.array([position]), 1e6)  # drawn for certain
+    loss = agent.forward_loss(None).item()
+    assert agent._replay._weight[position] == pytest.approx((loss + 1e-8) ** 0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("objective", DQN)

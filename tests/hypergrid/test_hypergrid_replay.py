@@ -16,17 +16,17 @@ def make_replay(n_items, *, capacity=None, priority_exponent=0.5, importance_exp
     return replay
 
 
-def push(replay, items):
-    replay.push(np.stack([items, 10 * items], axis=1), items)
+def push(replay, items, priorities=1.0):
+    replay.push(np.stack([items, 10 * items], axis=1), items, priorities)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_draws_are_proportional_to_the_priorities(alpha):
-    errors = np.array([0.1, -4.0, 1.0, 0.5, -2.0])
+    priorities = np.array([0.1, 4.0, 1.0, 0.5, 2.0])
     replay = make_replay(5, capacity=9, priority_exponent=alpha)
-    replay.update(np.arange(5), errors)
+    replay.update(np.arange(5), priorities)
     positions, states, actions, weights = replay.draw(50_000, np.random.default_rng(2))
-    expected = np.abs(errors) ** alpha
+    expected = priorities**alpha
     counts = np.bincount(positions, minlength=5)
     assert stats.chisquare(counts, 50_000 * expected / expected.sum()).pvalue > 1e-4
     assert np.array_equal(states, np.stack([positions, 10 * positions], axis=1))
@@ -36,11 +36,11 @@ def test_draws_are_proportional_to_the_priorities(alpha):
 
 @pytest.mark.parametrize("beta", [0.1, 0.4, 1.0])
 def test_importance_weights_by_hand(beta):
-    errors = np.array([0.25, 1.0, 4.0])
+    priorities = np.array([0.25, 1.0, 4.0])
     replay = make_replay(3, importance_exponent=beta)
-    replay.update(np.arange(3), errors)
+    replay.update(np.arange(3), priorities)
     positions, _, _, weights = replay.draw(500, np.random.default_rng(3))
-    probability = np.sqrt(errors) / np.sqrt(errors).sum()  # 1/7, 2/7, 4/7
+    probability = np.sqrt(priorities) / np.sqrt(priorities).sum()  # 1/7, 2/7, 4/7
     raw = (3 * probability) ** -beta
     assert set(positions) == {0, 1, 2}
     np.testing.assert_allclose(weights, raw[positions] / raw.max(), rtol=1e-6)
@@ -74,16 +74,24 @@ def test_of_a_batch_beyond_the_capacity_the_last_stay():
     assert set(replay.draw(500, np.random.default_rng(1))[2]) == {9, 10, 11, 12, 13}
 
 
-def test_new_items_get_the_largest_priority_so_far():
+def test_new_items_get_the_priorities_they_come_with():
     replay = make_replay(2, capacity=4, priority_exponent=1.0)
     replay.update(np.arange(2), np.array([9.0, 3.0]))
-    replay.update(np.arange(1), np.array([1.0]))  # the largest so far stays 9, though no item has it any more
-    push(replay, np.array([2]))
-    counts = np.bincount(replay.draw(13_000, np.random.default_rng(5))[0], minlength=3)
-    assert stats.chisquare(counts, [1_000, 3_000, 9_000]).pvalue > 1e-4
+    replay.update(np.arange(1), np.array([1.0]))
+    push(replay, np.array([2, 3]), np.array([4.0, 5.0]))
+    counts = np.bincount(replay.draw(13_000, np.random.default_rng(5))[0], minlength=4)
+    assert stats.chisquare(counts, [1_000, 3_000, 4_000, 5_000]).pvalue > 1e-4
 
 
-def test_an_error_of_zero_is_still_drawn_from_without_a_failure():
+def test_the_largest_priority_is_remembered_when_no_item_has_it_any_more():
+    replay = make_replay(2, capacity=4)
+    assert replay.largest == 1.0
+    push(replay, np.array([2]), np.array([9.0]))
+    replay.update(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    assert replay.largest == 9.0
+
+
+def test_a_priority_of_zero_is_still_drawn_from_without_a_failure():
     replay = make_replay(3)
     replay.update(np.arange(3), np.zeros(3))
     assert set(replay.draw(100, np.random.default_rng(1))[0]) == {0, 1, 2}
