@@ -10,6 +10,7 @@ import torch
 
 from bitseq import settings
 from bitseq.experiment import ExperimentError, Run
+from bitseq.suite import RESULTS_VERSIONS
 
 
 def main(argv: list[str]) -> int:
@@ -38,6 +39,7 @@ def run_experiment(argv: list[str]) -> None:
         if_exists=config.if_exists,
         flag="--if_exists",
         suite=Path(__file__).resolve().parent,
+        results_version=RESULTS_VERSIONS[config.objective],
         free=settings.FREE_OPTIONS,
     )
     if run.done:

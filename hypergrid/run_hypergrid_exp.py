@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hypergrid import settings
 from hypergrid.experiment import ExperimentError, Run
+from hypergrid.suite import RESULTS_VERSIONS
 
 
 def main(argv: list[str]) -> int:
@@ -40,6 +41,7 @@ def run_experiment(argv: list[str]) -> None:
         if_exists=config.general.if_exists,
         flag="--general.if_exists",
         suite=Path(__file__).resolve().parent,
+        results_version=RESULTS_VERSIONS[config.algo.name],
         free=settings.FREE_FIELDS,
     )
     if run.done:

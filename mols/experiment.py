@@ -2,7 +2,7 @@
 
     <output_dir>/<suite>/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>/
         config.json    the resolved configuration
-        meta.json      git hash, code version, command, library versions, machine, start, stop, status
+        meta.json      results version, git hash, command, library versions, machine, start, stop, status
         metrics.csv    fixed columns, one row per evaluation; an empty cell was not due
         checkpoint.pt  weights, targets, optimisers, replay, all random states; written atomically
         DONE           the run is complete
@@ -43,13 +43,14 @@ class Run:
         config: the resolved configuration, JSON values in nested dictionaries.
         if_exists: what to do about an existing folder: ``refuse``, ``resume`` or ``overwrite``.
         flag: how the command line spells that option, for messages.
-        suite: the suite's package folder, whose Python files make the code version.
+        suite: the suite's package folder.
+        results_version: of what the program computes with this objective (``suite.py``).
         free: names of configuration fields that may differ between a run and its resumption, because the
             result does not depend on them.
 
     Raises:
-        ExperimentError: the folder exists and is refused, belongs to another configuration, is not a run folder,
-            or is in use by another process.
+        ExperimentError: the folder exists and is refused, belongs to another configuration or results version, is
+            not a run folder, or is in use by another process.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Run:
         if_exists: str,
         flag: str,
         suite: Path,
+        results_version: int,
         free: Sequence[str],
     ) -> None:
         self.directory, self.config = directory, config
@@ -67,6 +69,7 @@ class Run:
         self.columns: tuple[str, ...] = ()
         self.wall_s = 0.0
         self._flag, self._suite, self._if_exists = flag, suite, if_exists
+        self._results_version = results_version
         self._meta: dict[str, Any] = {}
         exists = _holds_something(directory)
         if if_exists == "refuse":
@@ -75,6 +78,7 @@ class Run:
             raise ExperimentError(f"{directory} is not a run folder (no config.json): move it away")
         if exists and if_exists == "resume":
             self._require_same_config(free)
+            self._require_same_version()
         self.done = exists and if_exists == "resume" and (directory / "DONE").exists()
 
     @contextmanager
@@ -107,7 +111,7 @@ class Run:
         if self._if_exists == "overwrite":
             self._clear()
         _write_json(self.directory / "config.json", self.config)
-        self._write_meta(describe_start(self._suite, self._previous_meta()))
+        self._write_meta(describe_start(self._suite, self._results_version, self._previous_meta()))
         if not self._metrics.exists():
             _write_atomically(self._metrics, ",".join(self.columns) + "\n")
 
@@ -217,6 +221,15 @@ class Run:
                     f"{self.directory} was run with {key} = {old.get(key)}, not {new.get(key)}: repeat with the "
                     f"same value, or use {self._flag}=overwrite"
                 )
+
+    def _require_same_version(self) -> None:
+        meta = self._previous_meta()
+        if meta and meta.get("results_version") != self._results_version:
+            raise ExperimentError(
+                f"{self.directory} has results version {meta.get('results_version', 'none')}, this program computes "
+                f"version {self._results_version}: use {self._flag}=overwrite, or the program of commit "
+                f"{meta.get('git_hash')}"
+            )
 
     def _previous_meta(self) -> dict[str, Any]:
         path = self.directory / "meta.json"

@@ -1,11 +1,9 @@
-"""Where a result comes from: code version, commit, command, library versions, machine, time.
+"""Where a result comes from: results version, commit, command, library versions, machine, time.
 
-    python -m <suite>.provenance    # prints the suite's code version
-
-Everything here ends in a run folder's meta.json. This file is the same, byte for byte, in every suite.
+Everything here ends in a run folder's meta.json. Runs of one objective and results version belong together, whatever
+their commits: ``suite.py`` says when that version is raised. This file is the same, byte for byte, in every suite.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -16,34 +14,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-# A suite's files that start runs or read their results: no part of what a run computes.
-TOOLS = ("benchmark", "claims", "collect", "figures", "launch", "plots", "report", "sample")
-TOOLS += ("aggregates", "citations", "collected", "colours", "panels", "tables", "verdicts")
 RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy")
 
 
-def code_version(suite: Path) -> str:
-    """12 hex digits over the suite's Python files but its tools: runs of one version are comparable across commits."""
-    digest = hashlib.sha256()
-    tools = {suite / f"{name}.py" for name in TOOLS}
-    for path in sorted(set(suite.rglob("*.py")) - tools):
-        digest.update(path.relative_to(suite).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
-def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
+def describe_start(suite: Path, results_version: int, previous: dict[str, Any]) -> dict[str, Any]:
     """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed."""
-    version = code_version(suite)
     if previous:
-        resumed = [*previous.get("resumed", []), {"start": now(), "code_version": version}]
-        if version != previous["code_version"]:
-            print(f"warning: resumed with code version {version}, started with {previous['code_version']}")
+        resumed = [*previous.get("resumed", []), {"start": now(), "git_hash": _git(suite, "rev-parse", "HEAD")}]
         return previous | {"resumed": resumed, "stop": None, "status": "running"}
     return {
         "suite": suite.name,
+        "results_version": results_version,
         "git_hash": _git(suite, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
-        "code_version": version,
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "versions": {"python": platform.python_version(), **_library_versions()},
         "machine": {
@@ -59,7 +42,7 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    import torch  # seconds to import: not for the code version alone
+    import torch  # seconds to import: not for those who only look
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
@@ -80,7 +63,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def now() -> str:
     """Local time with its offset from UTC, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-if __name__ == "__main__":
-    print(code_version(Path(__file__).resolve().parent))

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mols import settings
 from mols.experiment import ExperimentError, Run
+from mols.suite import RESULTS_VERSIONS
 
 SUITE = Path(__file__).resolve().parent
 
@@ -91,6 +92,7 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
         if_exists=config.if_exists,
         flag="--if_exists",
         suite=SUITE,
+        results_version=RESULTS_VERSIONS[config.algo],
         free=settings.FREE_OPTIONS,
     )
     if run.done:
