@@ -35,6 +35,7 @@ from .tables import (
     run_numbers,
     settings_of,
     varied_fields,
+    versions_of,
 )
 
 matplotlib.use("Agg")
@@ -228,8 +229,7 @@ def caption_of(figure: Figure, panels: Panels, files: Sequence[Path], n_tuning: 
     if drawn[CHOSEN].any():
         text += f"Learning rates: each approach's best {figure.metric.name} on its {n_tuning} smallest seed"
         text += f"{'s' * (n_tuning > 1)}, shown on its others where there are any. "
-    versions = ", ".join(sorted(drawn["code_version"].unique()))
-    return f"{text}From {', '.join(file.name for file in files)}; code version {versions}."
+    return f"{text}From {', '.join(file.name for file in files)}; {versions_of(drawn)}."
 
 
 def of_approaches(table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:

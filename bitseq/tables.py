@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from .experiment import ExperimentError
+from .suite import RESULTS_VERSIONS
 
 RUN = ["environment", "objective", "approach", "learning_rate", "seed"]
-NUMBERS = ("learning_rate", "seed", "step", "trajectories", "wall_s")
-REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "code_version")
+NUMBERS = ("learning_rate", "seed", "step", "trajectories", "wall_s", "results_version")
+REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "results_version")
 MAY_BE_EMPTY = ("approach", "learning_rate")  # of references that learn nothing
 SAME_OBJECTIVE = {"dqn": "munchausen_dqn"}
 OBJECTIVES = {"munchausen_dqn": "MunchausenDQN", "db": "DB", "tb": "TB", "subtb": "SubTB", "soft_dqn": "SoftDQN"}
@@ -65,21 +66,19 @@ CORRELATION = Metric("reward correlation", "reward_correlation", "step", _last, 
 def read(paths: list[Path], suite: str) -> pd.DataFrame:
     """The rows of all files, each once; says on stderr what makes them hard to compare.
 
-    Of a run that files have at different lengths, the longest counts.
+    Of an objective's runs those of its newest results version count, of a run that files have at different lengths the
+    longest.
 
     Raises:
         ExperimentError: a file is missing, empty, of another suite or no collected CSV, or two hold the same run at
             the same length with other numbers.
     """
     files = [_read_one(path, suite).assign(file=number) for number, path in enumerate(paths)]
-    table = _longest(pd.concat(files, ignore_index=True)).drop(columns="file").drop_duplicates()
+    table = _longest(_newest(pd.concat(files, ignore_index=True))).drop(columns="file").drop_duplicates()
     twice = table[table.duplicated([*RUN, *varied_fields(table), VARYING, "step"])]
     if len(twice):
         run = ", ".join(f"{twice.iloc[0][name]}" for name in RUN)
         raise ExperimentError(f"the run ({run}) is there twice, with different numbers: name CSV files that agree")
-    versions = table["code_version"].unique()
-    if len(versions) > 1:
-        print(f"warning: runs of {len(versions)} code versions: {', '.join(sorted(versions))}", file=sys.stderr)
     for (environment, objective), rows in table.groupby(RUN[:2]):
         ends = rows.groupby(RUN, dropna=False)["step"].max()
         if ends.nunique() > 1:
@@ -88,6 +87,28 @@ def read(paths: list[Path], suite: str) -> pd.DataFrame:
                 f"warning: {environment}, {objective}: runs end at {steps}; compared up to the first", file=sys.stderr
             )
     return table
+
+
+def _newest(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the runs of an objective that are of an older results version than others of it."""
+    kept = table["results_version"] == table.groupby("objective")["results_version"].transform("max")
+    if not kept.all():
+        older = ", ".join(sorted(table[~kept]["objective"].unique()))
+        print(f"warning: {older}: runs of an older results version do not count", file=sys.stderr)
+    table = table[kept]
+    now = {SAME_OBJECTIVE.get(name, name): version for name, version in RESULTS_VERSIONS.items()}
+    stale = table[table["results_version"] != table["objective"].map(now)]["objective"].unique()
+    if len(stale):
+        print(f"warning: {', '.join(sorted(stale))}: today's program computes another results version", file=sys.stderr)
+    return table
+
+
+def versions_of(table: pd.DataFrame) -> str:
+    """Where the numbers come from, for captions: the results version of each objective, and the commits."""
+    found = table.groupby("results_version")["objective"].unique()
+    text = ", ".join(f"{version} ({', '.join(sorted(names))})" for version, names in found.items())
+    commits = sorted({commit[:7] for commit in table["git_hash"].dropna()})
+    return f"results version {text}; commit {', '.join(commits)}"
 
 
 def _longest(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +127,7 @@ def _read_one(path: Path, suite: str) -> pd.DataFrame:
     if not path.is_file():
         raise ExperimentError(f"there is no file {path}: {mend}")
     try:
-        rows = pd.read_csv(path, dtype={"environment": str, "approach": str, "code_version": str})
+        rows = pd.read_csv(path, dtype={"environment": str, "approach": str, "git_hash": str})
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path} is empty or no CSV: {mend}") from error
     missing = [name for name in REQUIRED if name not in rows]

@@ -52,6 +52,7 @@ from .tables import (
     run_numbers,
     settings_of,
     varied_fields,
+    versions_of,
 )
 from .verdicts import CONTRADICTED, MIN_SEEDS, SEEDS_TRIED, SUPPORTED, UNDECIDED, Comparison, compare
 
@@ -211,13 +212,12 @@ def markdown(results: list[Result], table: pd.DataFrame, files: list[Path], n_tu
     lines += ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += [_line(result) for result in results if result.comparison]
     names, choice = ", ".join(file.name for file in files), CHOICE[table["suite"].iloc[0]].name
-    versions = ", ".join(sorted(table["code_version"].unique()))
     lines += [
         "",
         "Numbers are interquartile means over seeds; a difference above 0 is in TLM's favour. With more than one "
         f"learning rate, each approach's best {choice} on its {n_tuning} smallest seed{'s' * (n_tuning > 1)}, reported "
         "on the others. Comparisons with approaches beyond the paper's do not count for a claim. "
-        f"From {names}; code version {versions}.",
+        f"From {names}; {versions_of(table)}.",
     ]
     return "\n".join(lines) + "\n"
 

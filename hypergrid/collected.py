@@ -12,7 +12,7 @@ from typing import Any
 
 from .experiment import ExperimentError
 
-CODE_VERSION = "code_version"
+PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
 # Where the suites' configurations keep what identifies a run.
 IDENTITY = {
     "environment": ("env.name", "environment", "task"),
@@ -58,7 +58,7 @@ def by_run(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, s
 
 
 def _numbers(row: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in row.items() if value != "" and name != "wall_s"}
+    return {name: value for name, value in row.items() if value != "" and name not in ("wall_s", "git_hash")}
 
 
 def name_of(run: tuple[str, ...]) -> str:
@@ -78,7 +78,7 @@ def read_collected(out: Path) -> list[dict[str, str]]:
         with out.open(newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-        known = {"suite", *IDENTITY, "step", CODE_VERSION} <= set(reader.fieldnames or ())
+        known = {"suite", *IDENTITY, "step", *PROVENANCE} <= set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error):
         known = False
     if not known:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .tables import versions_of
+
 SUITE = Path(__file__).resolve().parent
 RESULTS = SUITE / "results"
 SOURCES = ("evidence*.csv", "figure1.csv", "figure2_partial.csv")
@@ -56,9 +58,9 @@ def table(results: pd.DataFrame) -> str:
         cells = [row["environment"], row["objective"], row["approach"], f"{row['seed']}", f"{row['trajectories']:,}"]
         cells += [form.format(row[column]) if pd.notna(row[column]) else "" for column, (_, form) in shown.items()]
         lines.append("| " + " | ".join(cells) + " |")
-    sources = results.groupby(["file", "code_version"]).groups
-    origin = "; ".join(f"code version {version}, `{SUITE.name}/results/{name}`" for name, version in sorted(sources))
-    return "\n".join([*lines, "", f"{origin[:1].upper()}{origin[1:]}."])
+    for name, rows in results.groupby("file"):
+        lines += ["", f"`{SUITE.name}/results/{name}`: {versions_of(rows)}."]
+    return "\n".join(lines)
 
 
 def replaced(page: str, section: str) -> str:

@@ -4,8 +4,8 @@
 
 RUNS are run folders or folders above them. One row per kept evaluation, at most 200 a run, the last always among
 them. Runs whose configurations differ in anything but environment, objective, approach, learning rate and seed are
-refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of different code
-versions, unless it names code_version. Runs that are not done are left out unless ``--unfinished`` takes them.
+refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of one objective with
+different results versions. Runs that are not done are left out unless ``--unfinished`` takes them.
 
 Beside the CSV, <name>.configs.json holds the configurations. With them, ``--append`` adds runs to a CSV whose own run
 folders are gone: a run that it has already is not repeated, one that does not belong there is refused. Without
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from .collected import (
-    CODE_VERSION,
     IDENTITY,
+    PROVENANCE,
     STORAGE,
     by_run,
     merged,
@@ -37,7 +37,6 @@ from .collected import (
 from .experiment import ExperimentError, flatten
 
 MAX_POINTS = 200
-TOLD = f"add --varying {CODE_VERSION}"
 BACKWARD_LEARNING_RATE = ("backward_learning_rate", "blr")
 
 
@@ -110,7 +109,9 @@ def _ratio(key: str, value: Any, learning_rate: float | None) -> str:
     return json.dumps(value)
 
 
-def rows_of(run: Path, config: dict[str, Any], suite: str, varying: list[str], version: str) -> list[dict[str, str]]:
+def rows_of(
+    run: Path, config: dict[str, Any], suite: str, varying: list[str], origin: dict[str, str]
+) -> list[dict[str, str]]:
     """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run.
 
     A row with rarer metrics than most takes the place of its nearest neighbour, but not of the last row's.
@@ -127,7 +128,7 @@ def rows_of(run: Path, config: dict[str, Any], suite: str, varying: list[str], v
             kept[np.abs(kept[:-1] - rich).argmin()] = rich
     named = {"suite": suite, **identity(config), **{field: config.get(field) for field in varying}}
     common = {name: "" if value is None else str(value) for name, value in named.items()}
-    return [common | rows[i] | {CODE_VERSION: version} for i in np.unique(kept)]
+    return [common | rows[i] | origin for i in np.unique(kept)]
 
 
 def read_runs(
@@ -138,28 +139,43 @@ def read_runs(
     Raises:
         ExperimentError: a folder is damaged, or the runs do not belong together.
     """
-    configs, versions = [], []
+    configs, origins = [], []
     for run in runs:
         try:
             configs.append(flatten(json.loads((run / "config.json").read_text())))
             meta = json.loads((run / "meta.json").read_text())
-            versions.append([meta[CODE_VERSION], *(resumed[CODE_VERSION] for resumed in meta["resumed"])])
+            origins.append({name: str(meta[name] or "") for name in PROVENANCE})
         except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ExperimentError(f"{run} has no readable config.json and meta.json: leave it out") from error
-    fields = [field for field in varying if field != CODE_VERSION]
-    unknown = [field for field in fields if not any(field in config for config in configs)]
+            raise ExperimentError(
+                f"{run} has no readable config.json and meta.json with a results_version: leave it out, or run it anew"
+            ) from error
+    unknown = [field for field in varying if not any(field in config for config in configs)]
     if unknown:
         raise ExperimentError(f"--varying {unknown[0]}: no run has such a field: take a name as config.json has it")
     require_comparable(known + configs, varying)
     rows: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for run, config, own in zip(runs, configs, versions, strict=True):
-        if len(set(own)) > 1 and CODE_VERSION not in varying:
-            raise ExperimentError(f"{run} was resumed with another code version: run it anew, or {TOLD}")
-        for key, added in by_run(rows_of(run, config, suite, fields, own[0])).items():
+    for run, config, origin in zip(runs, configs, origins, strict=True):
+        for key, added in by_run(rows_of(run, config, suite, varying, origin)).items():
             rows[key] = merged(rows.get(key, []), added)
     if not rows:
         raise ExperimentError("no run has a row of metrics yet: wait for its first evaluation")
     return known + configs, [row for run in rows.values() for row in run]
+
+
+def require_one_version(rows: list[dict[str, str]]) -> None:
+    """Refuse runs of one objective that have different results versions.
+
+    Raises:
+        ExperimentError: names the objective and the versions.
+    """
+    versions: dict[str, set[str]] = {}
+    for row in rows:
+        versions.setdefault(row["objective"], set()).add(row["results_version"])
+    for objective, found in versions.items():
+        if len(found) > 1:
+            raise ExperimentError(
+                f"the runs of {objective} have the results versions {', '.join(sorted(found))}: collect them apart"
+            )
 
 
 def collect(
@@ -176,9 +192,7 @@ def collect(
     if append and old:
         known, varying = read_configs(sidecar, varying, out)
     configs, rows = read_runs(runs, suite, varying, known)
-    versions = sorted({row[CODE_VERSION] for row in [*(old if append else []), *rows]})
-    if len(versions) > 1 and CODE_VERSION not in varying:
-        raise ExperimentError(f"the runs are of the code versions {', '.join(versions)}: collect them apart, or {TOLD}")
+    require_one_version([*(old if append else []), *rows])
     if append:
         rows = merged(old, rows)
     elif lost := [run for run in by_run(old) if run not in by_run(rows)]:
@@ -186,13 +200,13 @@ def collect(
             f"{out} has {len(lost)} runs that are not collected now, such as {name_of(lost[0])}: add --append, or "
             "name another --out"
         )
-    names = list(dict.fromkeys(name for row in rows for name in row if name != CODE_VERSION))
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in PROVENANCE))
     out.parent.mkdir(parents=True, exist_ok=True)
     with replaced(sidecar) as file:
         json.dump({"varying": varying, **packed_configs(configs)}, file, indent=1)
         file.write("\n")
     with replaced(out) as file:
-        writer = csv.DictWriter(file, [*names, CODE_VERSION], restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, [*names, *PROVENANCE], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return len(by_run(rows))

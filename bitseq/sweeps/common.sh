@@ -67,23 +67,24 @@ interval() {
     echo $(($1 < shorter ? $1 : shorter))
 }
 
-# code_version: of this suite, as its run folders record it.
-code_version() {
+# results_versions: of this suite, "objective=version" for each objective, as its run folders record them.
+results_versions() {
     local python=$root/.venv/bin/python
     [ -x "$python" ] || python=$(command -v python || command -v python3) || refuse "there is no python: install it"
-    (cd "$root" && "$python" -m "$suite.provenance") || refuse "$python does not tell the code version: see above"
+    (cd "$root" && "$python" -c "import $suite.suite as s; print(*(f'{k}={v}' for k, v in s.RESULTS_VERSIONS.items()))") ||
+        refuse "$python does not tell the results versions: see above"
 }
 
 # measured TRAJECTORIES FIELDS CSV: a line " environment objective approach learning_rate seed FIELDS " for each run
-# that the CSV file has, if there is one, with a last row of that many trajectories, made by today's code. FIELDS are
+# that the CSV file has, if there is one, with a last row of that many trajectories and today's results version. FIELDS are
 # further columns; an empty cell reads -.
 measured() {
-    local version
+    local versions
     [ -f "$3" ] || return 0
-    version=$(code_version) || exit
-    awk -F, -v total="$1" -v fields="learning_rate seed $2" -v version="$version" '
+    versions=$(results_versions) || exit
+    awk -F, -v total="$1" -v fields="learning_rate seed $2" -v versions=" $versions " '
         function finish() {
-            if (last == total && code == version) print run " "
+            if (last == total && index(versions, " " version " ")) print run " "
         }
         function value(name,   text) {
             text = name in column ? $column[name] : ""
@@ -102,7 +103,7 @@ measured() {
             run = id
             step = value("step")
             last = value("trajectories")
-            code = $column["code_version"]
+            version = $column["objective"] "=" $column["results_version"]
         }
         END { if (NR > 1) finish() }
     ' "$3"

@@ -5,7 +5,7 @@
 #
 # From the environment: SEEDS (1 2 3), ENVIRONMENTS, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's
 # 1,000,000 trajectories (1); OUTPUT_DIR (runs). A run that hypergrid/results/figure1.csv has, of this length and of
-# today's code version, is left out. Every cell's first seed comes first. At SCALE=0.1 a curve has 62 points, and never
+# today's results version, is left out. Every cell's first seed comes first. At SCALE=0.1 a curve has 62 points, and never
 # fewer than 50 or one an iteration. No learning rate is chosen here (the paper's is fixed): every seed is for reporting.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

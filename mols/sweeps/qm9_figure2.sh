@@ -6,7 +6,7 @@
 #
 # From the environment: SEEDS (1 2 3 4 5), LEARNING_RATES, OBJECTIVES (dqn is MunchausenDQN), APPROACHES; SCALE, the
 # fraction of the paper's 20,000 iterations (1); OUTPUT_DIR (runs). A run that mols/results/figure2.csv has, of this
-# length and of today's code version, is left out. Learning rates are chosen on seed 1 and reported on the others: the
+# length and of today's results version, is left out. Learning rates are chosen on seed 1 and reported on the others: the
 # whole grid has seed 1 before any other, so SEEDS=1 gives the tuning runs, and SEEDS="2 3 4 5" with the LEARNING_RATES,
 # OBJECTIVES and APPROACHES that were chosen the rest. Figure 3 shows all learning rates. The grid is this project's: the
 # default, half and twice. At a small SCALE a curve still has 50 points, if there are as many iterations.

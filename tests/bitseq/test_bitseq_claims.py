@@ -26,7 +26,8 @@ def path(tmp_path):
             "modes_found": modes * step // 100 + seed,
             "reward_correlation": 1 - modes / 100 + seed / 1000 if step == 200 else None,
             "reward_correlation_uniform": 0.5,
-            "code_version": "0123456789ab",
+            "results_version": 1,
+            "git_hash": "0123456789ab",
         }
         for objective in ("db", "munchausen_dqn")
         for approach, rates in MODES.items()

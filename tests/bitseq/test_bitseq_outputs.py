@@ -185,7 +185,7 @@ def test_collect_keeps_what_identifies_a_run(small_run, tmp_path):
         ("bitseq", "n=8-k=2", "tb", "tlm", "0.002", "3"),
         ("bitseq", "n=8-k=2", "munchausen_dqn", "uniform", "0.002", "1"),
     }
-    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *COLUMNS, "code_version"]
+    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *COLUMNS, "results_version", "git_hash"]
     assert [row["step"] for row in rows] == ["1", "2"] * 2
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import bitseq
-from bitseq import collect, provenance, settings
+from bitseq import collect, settings
 from bitseq.experiment import flatten
+from bitseq.suite import RESULTS_VERSIONS
 
 ROOT = Path(bitseq.__file__).resolve().parents[1]
 VARIABLES = ("SEEDS", "LEARNING_RATES", "OBJECTIVES", "APPROACHES", "TECHNIQUES", "SCALE", "OUTPUT_DIR")
@@ -111,11 +112,11 @@ def test_runs_that_are_measured_are_left_out(tmp_path):
         measured = configs(f"{name}.sh", SEEDS="2", SCALE="0.1")[1:]
         with (tmp_path / "bitseq" / "results" / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "code_version"])
+            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "results_version"])
             for config in measured:
                 flat = flatten(config.to_dict())
                 run = [*collect.identity(flat).values(), *(flat.get(field, "") for field in fields)]
-                version = provenance.code_version(ROOT / "bitseq")
+                version = RESULTS_VERSIONS[config.objective]
                 writer.writerows([[*run, step, 16 * step, version] for step in (100, config.num_iterations)])
         (left,) = sweep(f"{name}.sh", root=tmp_path, SEEDS="2", SCALE="0.1").stdout.splitlines()
         assert left == sweep(f"{name}.sh", SEEDS="2", SCALE="0.1").stdout.splitlines()[0]

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid import provenance
 from hypergrid.experiment import COMMON_COLUMNS, ExperimentError, Run, read_metrics
 from hypergrid.randomness import Streams
 
@@ -53,8 +52,16 @@ def suite(tmp_path) -> Path:
 def open_run(tmp_path, suite):
     """``open_run(if_exists, ...)``: the run folder of this test, looked at."""
 
-    def new(if_exists: str = "refuse", config: dict = CONFIG) -> Run:
-        return Run(tmp_path / "tb-tlm" / "seed=3", config, if_exists=if_exists, flag=FLAG, suite=suite, free=FREE)
+    def new(if_exists: str = "refuse", config: dict = CONFIG, results_version: int = 1) -> Run:
+        return Run(
+            tmp_path / "tb-tlm" / "seed=3",
+            config,
+            if_exists=if_exists,
+            flag=FLAG,
+            suite=suite,
+            results_version=results_version,
+            free=FREE,
+        )
 
     return new
 
@@ -299,7 +306,7 @@ def test_a_damaged_config_is_refused(open_run, damage, done):
 def test_a_damaged_meta_json_ends_in_one_sentence(open_run, damage):
     directory = unfinished(open_run(), steps=range(1, 3), checkpoint=2)
     (directory / "meta.json").write_text(damage)
-    assert "meta.json" in refusal(begin, open_run("resume"))
+    assert "meta.json is damaged" in refusal(open_run, "resume")
 
 
 # Checkpoints
@@ -529,45 +536,31 @@ def test_meta_says_how_a_run_stopped(open_run, error, status):
     assert not (run.directory / "DONE").exists()
 
 
-def test_resumptions_are_listed_and_the_first_start_stays(open_run, suite, capsys):
+def test_resumptions_are_listed_and_the_first_start_stays(open_run):
     first = meta_of_stopped(open_run())
     again = meta_of_stopped(open_run("resume"))
-    assert again["start"] == first["start"]
-    assert [entry["code_version"] for entry in again["resumed"]] == [first["code_version"]]
-    assert "warning" not in capsys.readouterr().out
-    (suite / "a.py").write_text("A = 2\n")
-    third = meta_of_stopped(open_run("resume"))
-    assert len(third["resumed"]) == 2
-    assert third["code_version"] == first["code_version"] != third["resumed"][1]["code_version"]
-    assert "warning: resumed with code version" in capsys.readouterr().out
+    assert again["start"] == first["start"] and again["results_version"] == first["results_version"] == 1
+    assert len(again["resumed"]) == 1
+    assert len(meta_of_stopped(open_run("resume"))["resumed"]) == 2
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_run_of_another_results_version_is_not_resumed(open_run, done):
+    run = open_run()
+    with run.recorded(COLUMNS):
+        pass
+    if not done:
+        (run.directory / "DONE").unlink()
+    with pytest.raises(
+        ExperimentError, match=r"has results version 1, this program computes version 2: use .*overwrite"
+    ):
+        open_run("resume", results_version=2)
 
 
 def meta_of_stopped(run: Run) -> dict:
     with pytest.raises(KeyboardInterrupt), run.recorded(COLUMNS):
         raise KeyboardInterrupt
     return meta_of(run)
-
-
-def test_code_version_depends_on_the_suites_python_files_alone(suite):
-    version = provenance.code_version(suite)
-    assert len(version) == 12
-    (suite / "README.md").write_text("other words\n")
-    (suite / "results.csv").write_text("step\n")
-    (suite / "plots.py").write_text("tools compute nothing of a run\n")
-    assert provenance.code_version(suite) == version
-    seen = {version}
-    (suite / "inner" / "b.py").write_text("B = 2\n")
-    seen.add(provenance.code_version(suite))
-    (suite / "c.py").write_text("")
-    seen.add(provenance.code_version(suite))
-    (suite / "c.py").rename(suite / "d.py")
-    seen.add(provenance.code_version(suite))
-    assert len(seen) == 4
-
-
-def test_code_version_does_not_depend_on_where_the_suite_lies(suite, tmp_path):
-    shutil.copytree(suite, tmp_path / "elsewhere")
-    assert provenance.code_version(tmp_path / "elsewhere") == provenance.code_version(suite)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

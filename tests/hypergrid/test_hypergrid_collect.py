@@ -11,13 +11,13 @@ COLUMNS = ("step", "trajectories", "wall_s", "loss", "l1_dist", "exact")
 OFF = "algo.decay"
 
 
-def write_run(folder, seed=1, rows=((1, 16, 0.5, 2.0, 0.1, ""),), done=True, version="a" * 12, resumed=(), **fields):
+def write_run(folder, seed=1, rows=((1, 16, 0.5, 2.0, 0.1, ""),), done=True, version=1, commit="a" * 12, **fields):
     algo = {"name": "db", "backward_approach": "tlm", "learning_rate": 0.001, "decay": 0.9} | fields
     config = {"general": {"seed": seed, "output_dir": str(folder)}, "env": {"name": "standard", "height": 20}}
     run = folder / f"{algo['backward_approach']}-{algo['decay']}" / f"seed={seed}"
     run.mkdir(parents=True)
     (run / "config.json").write_text(json.dumps(config | {"algo": algo}))
-    meta = {"suite": "hypergrid", "code_version": version, "resumed": [{"code_version": v} for v in resumed]}
+    meta = {"suite": "hypergrid", "results_version": version, "git_hash": commit}
     (run / "meta.json").write_text(json.dumps(meta))
     lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
     (run / "metrics.csv").write_text("\n".join(lines) + "\n")
@@ -115,24 +115,24 @@ def test_a_field_that_no_run_has_does_not_vary(command, tmp_path):
     assert status == 2 and "--varying decay: no run has such a field" in said
 
 
-def test_code_versions_are_mixed_only_when_told(command, tmp_path):
-    write_run(tmp_path / "a")
-    write_run(tmp_path / "a", seed=2, version="b" * 12)
-    status, said, rows = command(tmp_path / "a")
-    assert status == 2 and f"code versions {'a' * 12}, {'b' * 12}: collect them apart, or add --varying" in said
-    assert rows is None
-    status, _, rows = command(tmp_path / "a", "--varying", "code_version")
-    assert status == 0 and list(rows[0]).count("code_version") == 1 and list(rows[0])[-1] == "code_version"
-    write_run(tmp_path / "c", seed=3, version="c" * 12)
-    assert seeds(command(tmp_path / "c", "--append")[2]) == ["1", "2", "3"]
+def test_results_versions_of_an_objective_are_not_mixed(command, tmp_path):
+    write_run(tmp_path / "a", commit="a" * 12)
+    write_run(tmp_path / "a", seed=2, commit="b" * 12)
+    status, _, rows = command(tmp_path / "a")
+    assert status == 0 and [row["git_hash"][0] for row in rows] == ["a", "b"]
+    assert list(rows[0])[-2:] == ["results_version", "git_hash"]
+    write_run(tmp_path / "c", seed=3, version=2)
+    write_run(tmp_path / "d", seed=3, version=2, name="tb")
+    status, said, _ = command(tmp_path / "c", "--append")
+    assert status == 2 and "the runs of db have the results versions 1, 2: collect them apart" in said
+    assert len(command(tmp_path / "d", "--append")[2]) == 3
 
 
-def test_a_run_that_was_resumed_by_other_code_is_a_mixture(command, tmp_path):
-    write_run(tmp_path / "a", resumed=["a" * 12, "b" * 12])
+def test_a_run_without_a_results_version_is_refused(command, tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "meta.json").write_text('{"suite": "hypergrid", "code_version": "0123456789ab"}')
     status, said, _ = command(tmp_path / "a")
-    assert status == 2 and "was resumed with another code version" in said
-    write_run(tmp_path / "b", resumed=["a" * 12])
-    assert command(tmp_path / "b")[0] == 0
+    assert status == 2 and "with a results_version: leave it out, or run it anew" in said
 
 
 def test_runs_that_are_not_done_stay_out_unless_told(command, tmp_path):
@@ -163,7 +163,12 @@ def test_a_damaged_run_is_named(command, tmp_path):
     run = write_run(tmp_path / "a")
     (run / "meta.json").write_text("{")
     status, said, _ = command(tmp_path / "a")
-    assert status == 2 and said == f"error: {run} has no readable config.json and meta.json: leave it out\n"
+    assert (
+        status == 2
+        and said
+        == f"error: {run} has no readable config.json and meta.json with a results_version: "
+        "leave it out, or run it anew\n"
+    )
 
 
 def test_what_is_no_collected_csv_is_not_overwritten(command, tmp_path):

@@ -78,7 +78,9 @@ def test_the_legend_cites_every_approach_that_is_drawn(drawn):
         "perfect sampler",
     ]
     caption = legend.get_title().get_text().replace("\n", " ")
-    assert "every seed (1 a curve)" in caption and caption.endswith("From some.csv; code version 0123456789ab.")
+    assert "every seed (1 a curve)" in caption and caption.endswith(
+        "From some.csv; results version 1 (db); commit 0123456."
+    )
 
 
 def test_the_legend_lies_below_all_panels(drawn):

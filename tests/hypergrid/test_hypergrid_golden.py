@@ -1,56 +1,77 @@
-"""First losses of every objective and approach, as they were when this was written.
+"""Golden runs of every objective and approach: what is computed changes only with its results version."""
 
-Seed 1, an 8x8 grid, 32 units. A change here without a reason is a defect; with one, renew the table.
-"""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-import torch
+from golden import require_unchanged
+from hypergrid_golden_run import golden_run
 
-from hypergrid.algorithm import train_step
-from hypergrid.policies import LearnedBackward
-
-# (objective, approach): (loss, pb_loss) of the first step, nats
-FIRST_LOSSES = {
-    ("tb", "uniform"): (5.714158, None),
-    ("tb", "naive"): (17.551586, None),
-    ("tb", "maxent"): (5.423059, None),
-    ("tb", "tlm"): (14.073430, 2.621325),
-    ("tb", "pessimistic"): (7.856261, 2.621325),
-    ("db", "uniform"): (4.430615, None),
-    ("db", "naive"): (4.966494, None),
-    ("db", "maxent"): (4.507472, None),
-    ("db", "tlm"): (4.810905, 2.656436),
-    ("db", "pessimistic"): (4.567090, 2.656436),
-    ("subtb", "uniform"): (4.899060, None),
-    ("subtb", "naive"): (6.811246, None),
-    ("subtb", "maxent"): (5.123890, None),
-    ("subtb", "tlm"): (6.119447, 2.656436),
-    ("subtb", "pessimistic"): (5.260811, 2.656436),
-    ("soft_dqn", "uniform"): (0.730862, None),
-    ("soft_dqn", "naive"): (1.096425, None),
-    ("soft_dqn", "maxent"): (0.778466, None),
-    ("soft_dqn", "tlm"): (0.994416, 2.621325),
-    ("soft_dqn", "pessimistic"): (0.782522, 2.621325),
-    ("munchausen_dqn", "uniform"): (0.753934, None),
-    ("munchausen_dqn", "naive"): (1.108643, None),
-    ("munchausen_dqn", "maxent"): (0.802753, None),
-    ("munchausen_dqn", "tlm"): (1.009410, 2.621325),
-    ("munchausen_dqn", "pessimistic"): (0.802914, 2.621325),
-}
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def first_losses(agent):
-    """Of an agent whose P_B, target included, is far from uniform, so that the approaches differ."""
-    for backward in (agent.policies.backward, agent.policies.backward_target):
-        if isinstance(backward, LearnedBackward):
-            with torch.no_grad():
-                backward.head.bias.add_(torch.tensor([1.0, -1.0]))
-    losses = train_step(agent)
-    return losses["loss"], losses["pb_loss"]
+def test_what_is_computed_is_unchanged(objective, approach):
+    require_unchanged("hypergrid", objective, approach, golden_run(objective, approach))
 
 
-def test_first_losses(new_agent, objective, approach):
-    agent = new_agent(objective, approach, zero_initialisation=False, backward_learning_rate=0.05)
-    expected = FIRST_LOSSES[objective, approach]
-    for found, value in zip(first_losses(agent), expected, strict=True):
-        assert found == (None if value is None else pytest.approx(value, rel=1e-4))
+PROGRAM = """
+from golden import require_unchanged
+from hypergrid_golden_run import OBJECTIVES, golden_run
+for objective in OBJECTIVES:
+    try:
+        require_unchanged("hypergrid", objective, "uniform", golden_run(objective, "uniform"))
+    except AssertionError as error:
+        print(error)
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """``copy(changes)``: a copy of the suite in which texts of files are replaced."""
+    # With __pycache__: the compiled rollout is not compiled again.
+    shutil.copytree(ROOT / "hypergrid", tmp_path / "hypergrid", ignore=shutil.ignore_patterns("*.png", "*.pdf"))
+    (tmp_path / "tests" / "hypergrid").mkdir(parents=True)
+    for name in ("golden.py", "hypergrid/golden.json", "hypergrid/hypergrid_golden_run.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
+
+    def change(changes):
+        for file, old, new in changes:
+            path = tmp_path / "hypergrid" / file
+            text = path.read_text(encoding="utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+        return tmp_path
+
+    return change
+
+
+def answer(root, *command):
+    """What a command prints in a copy."""
+    path = os.pathsep.join(map(str, (root, root / "tests", root / "tests" / "hypergrid")))
+    environment = os.environ | {"PYTHONPATH": path, "SEEDS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_edit_that_changes_no_number_orphans_nothing(copy):
+    before = answer(copy([]), "bash", "hypergrid/sweeps/figure1.sh")
+    root = copy(
+        [
+            ("agent.py", "SoftDQN and MunchausenDQN: Q-learning from prioritised replay", "Q-learning"),
+            ("agent.py", "_priorities", "_first_priorities"),
+            ("policies.py", "uniform_grid_log_pb", "uniform_on_the_grid"),
+        ]
+    )
+    assert answer(root, sys.executable, "-c", PROGRAM) == ""
+    assert answer(root, "bash", "hypergrid/sweeps/figure1.sh") == before
+
+
+def test_another_replay_rule_names_the_objectives_that_it_changes(copy):
+    root = copy([("agent.py", "batch.actions.cpu().numpy(), priorities)", "batch.actions.cpu().numpy(), 1.0)")])
+    said = answer(root, sys.executable, "-c", PROGRAM)
+    assert [line.split(",")[1].strip() for line in said.splitlines()] == ["soft_dqn", "munchausen_dqn"]
+    assert "raise the results version of soft_dqn in hypergrid/suite.py, or mend the change" in said

@@ -77,7 +77,7 @@ def test_collect_keeps_what_identifies_a_run_and_its_last_row(tmp_path):
         ("hypergrid", "standard", "db", "uniform", "3"),
     }
     assert [row["step"] for row in rows if row["objective"] == "tb"] == [str(step) for step in range(1, 11)]
-    assert all(len(row["code_version"]) == 12 and row["learning_rate"] == "0.001" for row in rows)
+    assert all(row["results_version"] == "1" and row["learning_rate"] == "0.001" for row in rows)
 
 
 def test_collect_thins_long_runs_and_keeps_the_last_row(tmp_path):

@@ -5,13 +5,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import hypergrid
-from hypergrid import collect, provenance, settings
+from hypergrid import collect, settings
 from hypergrid.experiment import flatten
 
 ROOT = Path(hypergrid.__file__).resolve().parents[1]
@@ -174,9 +173,9 @@ def results(tmp_path):
 def rows(approach: str, trajectories: list[int], **changes) -> list[dict]:
     run = {"suite": "hypergrid", "environment": "hard", "objective": "tb", "approach": approach}
     run |= {"learning_rate": "0.001", "seed": "1"}
-    version = changes.pop("code_version", provenance.code_version(ROOT / "hypergrid"))
+    version = changes.pop("results_version", 1)
     run |= changes
-    return [run | {"step": n // 16, "trajectories": n, "code_version": version} for n in trajectories]
+    return [run | {"step": n // 16, "trajectories": n, "results_version": version} for n in trajectories]
 
 
 def test_runs_that_are_measured_are_left_out(results, config_of):
@@ -184,7 +183,7 @@ def test_runs_that_are_measured_are_left_out(results, config_of):
         "figure1.csv",
         [
             *rows("uniform", [160, 1008]),
-            *rows("naive", [160, 1008], code_version="000000000000"),
+            *rows("naive", [160, 1008], results_version=0),
             *rows("maxent", [16, 1008, 16000]),  # another length
             *rows("tlm", [16, 160]),
             *rows("tlm", [16, 1008]),  # two lengths, one after the other
@@ -198,8 +197,11 @@ def test_runs_that_are_measured_are_left_out(results, config_of):
     left = [cell(config_of(line))[3] for line in lines("figure1.sh", root=root, **choice)]
     assert left == ["naive", "maxent", "pessimistic"]
     assert len(lines("figure1.sh", root=root, **choice | {"SCALE": "1"})) == 5
-    (root / "hypergrid" / "objectives.py").write_text("")
-    assert len(lines("figure1.sh", root=root, **choice)) == 5, "code that has changed since"
+    suite = root / "hypergrid" / "suite.py"
+    suite.write_text(suite.read_text().replace('"db": 1', '"db": 5'))
+    assert len(lines("figure1.sh", root=root, **choice)) == 3, "another objective's version"
+    suite.write_text(suite.read_text().replace('"tb": 1', '"tb": 5'))
+    assert len(lines("figure1.sh", root=root, **choice)) == 5, "what is computed has changed since"
 
 
 def test_runs_of_the_appendix_that_are_measured_are_left_out(results, config_of):
@@ -214,19 +216,10 @@ def test_runs_of_the_appendix_that_are_measured_are_left_out(results, config_of)
 
 def test_a_python_that_fails_is_told(results, tmp_path):
     root = results("figure1.csv", rows("tlm", [16]))
-    (root / "hypergrid" / "provenance.py").write_text("raise SystemExit('broken')")
+    (root / "hypergrid" / "suite.py").write_text("raise SystemExit('broken')")
     done = sweep("figure1.sh", root=root)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines()[-1].endswith("does not tell the code version: see above")
-
-
-def test_the_command_that_prints_the_code_version_is_quick():
-    """It is what runs record, and torch, which takes seconds, is not imported for it."""
-    code = (
-        "import runpy, sys; runpy.run_module('hypergrid.provenance', None, '__main__'); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == provenance.code_version(ROOT / "hypergrid") + "\nFalse\n", done.stderr
+    assert done.stderr.splitlines()[-1].endswith("does not tell the results versions: see above")
 
 
 def test_the_csv_names_a_run_as_the_sweep_looks_for_it(config_of):

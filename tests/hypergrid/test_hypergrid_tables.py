@@ -40,15 +40,24 @@ def test_of_a_run_at_two_lengths_the_longest_counts(tmp_path, capsys):
     assert not {"file"} & set(table)
 
 
-def test_code_versions_and_lengths_that_differ_are_said(tmp_path, capsys):
+def test_lengths_that_differ_are_said(tmp_path, capsys):
     read(write_csv(tmp_path / "a.csv", grid_run(2.0)))
     assert capsys.readouterr().err == ""
-    rows = grid_run(2.0) + grid_run(2.0, points=(1600,), seed=2, code_version="f" * 12)
+    rows = grid_run(2.0) + grid_run(2.0, points=(1600,), seed=2, git_hash="f" * 12)
     read(write_csv(tmp_path / "b.csv", rows))
     assert capsys.readouterr().err.splitlines() == [
-        "warning: runs of 2 code versions: 0123456789ab, ffffffffffff",
         "warning: standard, db: runs end at steps 100 to 200; compared up to the first",
     ]
+
+
+def test_of_an_objective_the_newest_results_version_counts(tmp_path, capsys):
+    rows = grid_run(2.0, results_version=0) + grid_run(3.0, seed=2) + grid_run(4.0, objective="tb", results_version=0)
+    table = read(write_csv(tmp_path / "a.csv", rows))
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: db: runs of an older results version do not count",
+        "warning: tb: today's program computes another results version",
+    ]
+    assert dict(table.groupby("objective")["seed"].unique()) == {"db": [2], "tb": [1]}
 
 
 def spoilt(path, old, new):

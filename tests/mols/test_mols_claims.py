@@ -26,7 +26,8 @@ def path(tmp_path):
             low: modes * step // 10 + seed,
             high: 0,
             "reward_correlation": modes / 100 + seed / 1000,
-            "code_version": "0123456789ab",
+            "results_version": 1,
+            "git_hash": "0123456789ab",
         }
         for task, (low, high) in FIRST.items()
         for approach, modes in MODES.items()

@@ -195,7 +195,7 @@ def test_collect_keeps_what_identifies_a_run(small_run, tmp_path):
         ("mols", "seh_frag", "tb", "tlm", "0.002", "3"),
         ("mols", "seh_frag", "dqn", "uniform", "0.002", "1"),
     }
-    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *columns(THRESHOLDS), "code_version"]
+    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *columns(THRESHOLDS), "results_version", "git_hash"]
     assert [row["step"] for row in rows] == ["1", "2"] * 2
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import mols
-from mols import collect, provenance, settings
+from mols import collect, settings
 from mols.experiment import flatten
+from mols.suite import RESULTS_VERSIONS
 from mols.tasks import qm9, seh_frag
 
 ROOT = Path(mols.__file__).resolve().parents[1]
@@ -122,7 +123,6 @@ def test_runs_that_are_measured_are_left_out(tmp_path):
     shutil.copytree(ROOT / "mols", tmp_path / "mols", ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
     shutil.copytree(ROOT / "mols" / "data", tmp_path / "mols" / "data")
     (tmp_path / "mols" / "results").mkdir()
-    version = provenance.code_version(ROOT / "mols")
     choice = {"SEEDS": "2", "SCALE": "0.01", "OBJECTIVES": "dqn tb"}
     for names, fields in (
         (["seh_figure2", "qm9_figure2"], ()),
@@ -131,9 +131,10 @@ def test_runs_that_are_measured_are_left_out(tmp_path):
         measured = [config for name in names for config in configs(f"{name}.sh", **choice)[1:]]
         with (tmp_path / "mols" / "results" / f"{names[0].split('_')[-1]}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "code_version"])
+            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "results_version"])
             for config in measured:
                 run = [*collect.identity(flatten(config.to_dict())).values(), *(config[field] for field in fields)]
+                version = RESULTS_VERSIONS[config.algo]
                 writer.writerows([[*run, n, n * config.batch_size, version] for n in (100, config.n)])
         for name in names:
             (left,) = sweep(f"{name}.sh", root=tmp_path, **choice).stdout.splitlines()
