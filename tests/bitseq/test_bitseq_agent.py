@@ -16,11 +16,11 @@ LEARNED = ("naive", "tlm", "pessimistic")
 
 # What one step moves, whatever the approach, and what it moves besides, whatever the objective.
 MOVED_BY_OBJECTIVE = {
-    "tb": {"trunk", "forward_head", "log_z"},
-    "db": {"trunk", "forward_head", "log_flow"},
-    "subtb": {"trunk", "forward_head", "log_flow"},
-    "soft_dqn": {"trunk", "forward_head", "q_target"},
-    "munchausen_dqn": {"trunk", "forward_head", "q_target"},
+    "tb": {"trunk", "forward_head", "log_z", "target"},
+    "db": {"trunk", "forward_head", "log_flow", "target"},
+    "subtb": {"trunk", "forward_head", "log_flow", "target"},
+    "soft_dqn": {"trunk", "forward_head", "target"},
+    "munchausen_dqn": {"trunk", "forward_head", "target"},
 }
 MOVED_BY_APPROACH = {
     "uniform": set(),
@@ -36,8 +36,7 @@ def groups_of(agent):
     groups = dict(agent.policies.groups())
     if agent.policies.backward_target is not None:
         groups["backward_target"] = list(agent.policies.backward_target.parameters())
-    if hasattr(agent, "q_target"):
-        groups["q_target"] = [p for module in agent.q_target for p in module.parameters()]
+    groups["target"] = list(agent.target.policies.parameters())
     return groups
 
 
@@ -104,7 +103,7 @@ def test_a_step_at_which_no_copy_is_due_leaves_the_targets(new_agent, objective,
     agent = new_agent(objective, approach)
     before = snapshot(agent)
     train_step(agent)
-    targets = {"q_target", "backward_target"}
+    targets = {"target", "backward_target"}
     expected = (MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]) - targets
     assert moved(before, snapshot(agent)) == expected
 
