@@ -14,7 +14,7 @@ from torch import Tensor
 from bitseq import objectives
 from bitseq.environment import StringEnvironment
 from bitseq.learning import LearningAgent
-from bitseq.policies import ActionLogits, forward_logits, frozen_copy
+from bitseq.policies import ActionLogits
 from bitseq.randomness import Streams
 from bitseq.replay import PrioritisedReplay
 from bitseq.sampling import Transitions
@@ -23,6 +23,7 @@ COLUMNS = (
     "modes_found",
     "mean_reward",
     "mean_log_reward",
+    "log_z",
     "reward_correlation",
     "reward_correlation_uniform",
     "exact_total_variation",
@@ -50,6 +51,12 @@ class BalanceAgent(LearningAgent):
         log_reward = self.environment.log_reward(batch.terminal_states)
         return self._loss(batch, hidden, log_pf, log_pb, log_reward) / self.environment.length
 
+    def log_z(self) -> Tensor:
+        """() log Z of TB, log F(s_0) of the others, nats."""
+        if self.has_log_z:
+            return self.policies.log_z
+        return self.policies.log_flow(self.policies.trunk(self.environment.initial_states(1))).squeeze()
+
     def _tb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
         residual = objectives.trajectory_balance(
             log_pf, log_pb, self.policies.log_z, log_reward, batch.trajectory_index
@@ -76,7 +83,6 @@ class QAgent(LearningAgent):
     def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
         self.coefficient = objectives.entropy_coefficient(config.m_alpha)
         super().__init__(config, environment, streams)
-        self.q_target = (frozen_copy(self.policies.trunk), frozen_copy(self.policies.forward_head))
         self._n_sampled = 0
         self._replay = PrioritisedReplay(
             config.replay_capacity,
@@ -114,6 +120,12 @@ class QAgent(LearningAgent):
         self._replay.update(positions, loss.detach().cpu().numpy())
         return (loss * importance).mean()
 
+    def log_z(self) -> Tensor:
+        """() V(s_0) = c log sum exp(Q(s_0, .) / c), nats."""
+        initial = self.environment.initial_states(1)
+        logits = self.policies.forward_logits(initial, self.policies.trunk(initial))
+        return self.coefficient * logits.over(self.coefficient).logsumexp().squeeze()
+
     def _target(self, states: Tensor, actions: Tensor, is_last: Tensor) -> Tensor:
         next_states = self.environment.step(states, actions)
         log_pb = self.scored_log_pb(next_states, actions)
@@ -127,32 +139,21 @@ class QAgent(LearningAgent):
         )
 
     def _target_logits(self, states: Tensor) -> ActionLogits:
-        trunk, head = self.q_target
-        return forward_logits(head, states, trunk(states), self.environment.empty)
+        target = self.target.policies
+        return target.forward_logits(states, target.trunk(states))
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         dtype = torch.long if array.dtype.kind == "i" else torch.get_default_dtype()
         return torch.from_numpy(array).to(device=self.environment.device, dtype=dtype)
 
     @property
-    def _targets_are_due(self) -> bool:
-        return self._n_sampled % self.config.update_target_every == 0
-
-    def update_backward_target(self) -> None:
-        """A copy of P_B into its target, every ``update_target_every`` steps."""
-        if self._targets_are_due:
-            self.policies.update_backward_target(0.0)
-
-    def update_q_target(self) -> None:
-        """A copy of Q into its target, every ``update_target_every`` steps."""
-        if self._targets_are_due:
-            for target, online in zip(self.q_target, (self.policies.trunk, self.policies.forward_head), strict=True):
-                target.load_state_dict(online.state_dict())
+    def target_decay(self) -> float:
+        """Copies into the targets every ``update_target_every`` steps; in between they stay."""
+        return float(self._n_sampled % self.config.update_target_every > 0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
         return super().state_dict() | {
-            "q_target": [module.state_dict() for module in self.q_target],
             "replay": self._replay.state_dict(),
             "n_sampled": self._n_sampled,
         }
@@ -160,8 +161,6 @@ class QAgent(LearningAgent):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
-        for module, saved in zip(self.q_target, state["q_target"], strict=True):
-            module.load_state_dict(saved)
         self._replay.load_state_dict(state["replay"])
         self._n_sampled = state["n_sampled"]
 

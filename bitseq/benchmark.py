@@ -116,10 +116,10 @@ def correlation_seconds(agent: LearningAgent) -> float:
     """Seconds of one reward correlation, after a short one that brings in what is compiled."""
     agent.environment, whole = copy(agent.environment), agent.environment
     agent.environment.test_states = whole.test_states[:2]
-    agent.reward_correlation(agent.policies.backward)
+    agent.reward_correlation(agent.correlated.backward)
     agent.environment = whole
     start = time.perf_counter()
-    agent.reward_correlation(agent.policies.backward)
+    agent.reward_correlation(agent.correlated.backward)
     return time.perf_counter() - start
 
 

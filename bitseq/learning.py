@@ -24,7 +24,7 @@ from bitseq.backward_loss import (
 )
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import ModeTracker
-from bitseq.policies import FixedBackward, Policies, parameters_of
+from bitseq.policies import FixedBackward, Policies, Target, parameters_of
 from bitseq.randomness import Streams
 from bitseq.sampling import Transitions, sample_trajectories, taken_log_pb
 
@@ -48,6 +48,7 @@ class LearningAgent(ABC):
         self.batch_size, self.n_steps = config.batch_size, config.num_iterations
         self.backward_first = config.update_order == "backward_first"
         self.policies = self._make_policies()
+        self.target = Target(self.policies)
         self.modes = ModeTracker(environment, config.mode_threshold)
         self._parameters = [p for p in self.policies.parameters() if p.requires_grad]
         self._recent = RecentBatches()
@@ -127,9 +128,21 @@ class LearningAgent(ABC):
         taken = taken_log_pb(log_pb, batch.actions, self.environment.n_words)
         return LOSSES[self.approach.loss](taken, batch.n_trajectories)
 
+    @property
+    def target_decay(self) -> float:
+        """Weight of the old parameters when a target moves in this step; 1: it stays."""
+        return self.config.target_decay
+
     def update_backward_target(self) -> None:
-        """One EMA step of P_B's target."""
-        self.policies.update_backward_target(self.config.target_decay)
+        """P_B's target moves after P_B's step, and the whole model's where this was the second of the two."""
+        self.policies.update_backward_target(self.target_decay)
+        if not self.backward_first:
+            self.target.move(self.target_decay)
+
+    def update_q_target(self) -> None:
+        """The target of the whole model, which is Q's too, moves after P_F's step, or after P_B's if that is later."""
+        if self.backward_first:
+            self.target.move(self.target_decay)
 
     def scored_log_pb(self, next_states: Tensor, actions: Tensor, hidden: Tensor | None = None) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says.
@@ -148,7 +161,8 @@ class LearningAgent(ABC):
         with evaluation.evaluation_mode(self.policies):
             log_pb = self.policies.backward.log_probs(self._last_states)
             deviation = uniform_deviation(log_pb, self.environment.backward_mask(self._last_states)).item()
-        metrics = {"pb_deviation": deviation, **self.modes.metrics()}
+            log_z = self.log_z().item()
+        metrics = {"pb_deviation": deviation, "log_z": log_z, **self.modes.metrics()}
         if self._is_due(step, self.config.corr_every):
             metrics |= self._correlations(uniform_too=step == self.n_steps)
         if self._is_due(step, self.config.exact_every) and self.exact_is_possible:
@@ -167,10 +181,16 @@ class LearningAgent(ABC):
         """Whether there are few enough states for dynamic programming."""
         return evaluation.n_states(self.environment) <= evaluation.MAX_EXACT_STATES
 
+    @property
+    def correlated(self) -> Policies:
+        """The network whose correlation with the reward is measured: the whole model's target, or the online one."""
+        return self.target.policies if self.config.correlation_network == "target" else self.policies
+
     def _correlations(self, uniform_too: bool) -> dict[str, float]:
-        metrics = {"reward_correlation": self.reward_correlation(self.policies.backward)}
+        backward = self.correlated.backward
+        metrics = {"reward_correlation": self.reward_correlation(backward)}
         if uniform_too:
-            fixed = isinstance(self.policies.backward, FixedBackward)  # the same estimate: not twice
+            fixed = isinstance(backward, FixedBackward)  # the same estimate: not twice
             uniform = FixedBackward("uniform", self.environment.empty)
             metrics["reward_correlation_uniform"] = (
                 metrics["reward_correlation"] if fixed else self.reward_correlation(uniform)
@@ -182,7 +202,7 @@ class LearningAgent(ABC):
         strings = self.environment.test_states
         log_prob = evaluation.estimated_log_prob(
             strings,
-            self.policies,
+            self.correlated,
             backward,
             self.environment,
             self.streams.evaluation,
@@ -192,17 +212,19 @@ class LearningAgent(ABC):
         return evaluation.spearman(log_prob, self.environment.log_reward(strings))
 
     @abstractmethod
+    def log_z(self) -> Tensor:
+        """() what the online model says that log Z is, nats."""
+
+    @abstractmethod
     def forward_loss(self, batch: Transitions) -> Tensor | None:
         """The GFlowNet objective of P_F."""
-
-    def update_q_target(self) -> None:  # noqa: B027 only the DQN objectives have one
-        """Move the target network of the DQN objectives."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
         learners = {"forward": self.forward_learner, "backward": self.backward_learner}
         return {
             "policies": self.policies.state_dict(),
+            "target": self.target.policies.state_dict(),
             "modes": self.modes.state_dict(),
             "streams": self.streams.state_dict(),
             "learners": {name: learner.state_dict() for name, learner in learners.items() if learner is not None},
@@ -213,6 +235,7 @@ class LearningAgent(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.policies.load_state_dict(state["policies"])
+        self.target.policies.load_state_dict(state["target"])
         self.modes.load_state_dict(state["modes"])
         self.streams.load_state_dict(state["streams"])
         self.forward_learner.load_state_dict(state["learners"]["forward"])

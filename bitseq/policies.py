@@ -177,8 +177,18 @@ class Policies(nn.Module):
         return named | ({"log_z": [self.log_z_parts]} if self.log_z_parts is not None else {})
 
     def forward_logits(self, states: Tensor, hidden: Tensor) -> ActionLogits:
-        """Logits of all actions of (M, L) states with their (M, 1 + L, width) features."""
-        return forward_logits(self.forward_head, states, hidden, self.empty)
+        """Logits of all actions of (M, L) states with their (M, 1 + L, width) features.
+
+        Words' logits at the empty positions alone: half of all, on average.
+        """
+        legal, head = states == self.empty, self.forward_head
+        position = head["position"](hidden[:, 0]).masked_fill(~legal, MASKED)
+        row = (legal.flatten().cumsum(0) - 1).clamp_(min=0).view(legal.shape)
+        empty_positions = legal.flatten().nonzero().squeeze(1)
+        if not len(empty_positions):  # full strings alone: a row that nothing reads
+            empty_positions = row.new_zeros(1)
+        features = hidden[:, 1:].flatten(0, 1).index_select(0, empty_positions)
+        return ActionLogits(position, head["word"](features), row)
 
     def log_probs_of(self, states: Tensor, row: Tensor, actions: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
         """log P_F of actions in states that have equally many words, in eval mode, without the other actions' logits.
@@ -217,21 +227,30 @@ class Policies(nn.Module):
             ema_update(self.backward_target.parameters(), self.backward.parameters(), decay)
 
 
-def forward_logits(head: nn.ModuleDict, states: Tensor, hidden: Tensor, empty: int) -> ActionLogits:
-    """Outputs of the forward head, the words' at the empty positions alone: half of all, on average."""
-    legal = states == empty
-    position = head["position"](hidden[:, 0]).masked_fill(~legal, MASKED)
-    row = (legal.flatten().cumsum(0) - 1).clamp_(min=0).view(legal.shape)
-    empty_positions = legal.flatten().nonzero().squeeze(1)
-    if not len(empty_positions):  # full strings alone: a row that nothing reads
-        empty_positions = row.new_zeros(1)
-    features = hidden[:, 1:].flatten(0, 1).index_select(0, empty_positions)
-    return ActionLogits(position, head["word"](features), row)
-
-
 def frozen_copy(module: nn.Module) -> nn.Module:
     """A deep copy in eval mode that takes no gradient: a target network."""
     return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+class Target:
+    """The target of the whole model, P_F and P_B on one trunk: Q's in the DQN objectives, and what is correlated.
+
+    Args:
+        online: the policies that it follows, and starts as.
+
+    Attributes:
+        policies: a frozen copy of them, without log F, log Z and P_B's own target.
+    """
+
+    def __init__(self, online: Policies) -> None:
+        self.policies = frozen_copy(online)
+        self.policies.log_flow_head = self.policies.log_z_parts = self.policies.backward_target = None
+        parameters = dict(online.named_parameters())
+        self._pairs = [(target, parameters[name]) for name, target in self.policies.named_parameters()]
+
+    def move(self, decay: float) -> None:
+        """One EMA step; ``decay`` is the weight of the old parameters, 0 a copy."""
+        ema_update(*zip(*self._pairs, strict=True), decay)
 
 
 def parameters_of(groups: dict[str, list[nn.Parameter]], names: Iterable[str]) -> list[nn.Parameter]:

@@ -81,11 +81,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("gamma", float, 0.9999, (lambda value: 0 < value <= 1, "greater than 0 and at most 1"),
                "its learning rate's factor per step; 1: off", approaches=DECAYED),
         Option("target_decay", float, 0.9, FRACTION,
-               "weight of the old parameters in P_B's target; 0: a copy each step",
-               BALANCE, approaches=TARGETED),
+               "weight of the old parameters in the targets, P_B's and the whole model's; 0: a copy each step",
+               BALANCE),
         Option("update_order", str, "backward_first", one_of("backward_first", "forward_first"),
                "which policy a step updates first; Algorithm 1: P_B", approaches=OWN_LOSS),
-        Option("backward_head_only", bool, False, ANY, "P_B's own loss leaves the trunk alone", approaches=OWN_LOSS),
+        Option("backward_head_only", bool, None, ANY, "P_B's own loss leaves the trunk alone", approaches=OWN_LOSS),
         Option("uniform_initialisation", bool, True, ANY, "start a learned P_B at uniform", approaches=LEARNED),
     ),
     "DQN objectives": (
@@ -105,6 +105,8 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("validate_every", int, 100, at_least(1), "steps between rows of metrics.csv"),
         Option("corr_every", int, 10_000, NOT_NEGATIVE, "steps between reward correlations, minutes each; 0: never"),
         Option("corr_num_rounds", int, 10, within(1, 1e6), "backward trajectories per test string"),
+        Option("correlation_network", str, "target", one_of("target", "online"),
+               "whose P_F and P_B are correlated; target: the whole model's"),
         Option("exact_every", int, 1_000, NOT_NEGATIVE, "steps between exact distances, on small sizes; 0: never"),
     ),
     "run": (
@@ -118,7 +120,12 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
 }  # fmt: skip
 BY_NAME: dict[str, Option] = {option.name: option for group in OPTIONS.values() for option in group}
-RESOLVED = {"backward_learning_rate": "learning_rate's", "m_alpha": "0.15; soft_dqn: 0", "device": "cuda, else cpu"}
+RESOLVED = {
+    "backward_learning_rate": "learning_rate's",
+    "backward_head_only": "False; tb: True",
+    "m_alpha": "0.15; soft_dqn: 0",
+    "device": "cuda, else cpu",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -145,6 +152,8 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in the defaults that depend on other options or on the machine, and name the environment."""
     if values["backward_learning_rate"] is None:
         values["backward_learning_rate"] = values["learning_rate"]
+    if values["backward_head_only"] is None:
+        values["backward_head_only"] = values["objective"] == "tb"
     if values.get("m_alpha", 0.0) is None:
         values["m_alpha"] = 0.15 if values["objective"] == "munchausen_dqn" else 0.0
     if values["device"] is None:
@@ -168,6 +177,12 @@ def _check_combinations(config: ConfigDict) -> None:
     if config.objective == "soft_dqn" and config.m_alpha != 0:
         raise ExperimentError(
             f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --objective munchausen_dqn for another"
+        )
+    has_target = config.correlation_network == "target" or config.backward_approach in TARGETED
+    if not has_target and config.get("target_decay", None) not in (None, BY_NAME["target_decay"].default):
+        raise ExperimentError(
+            "--target_decay has no effect with --correlation_network online and --backward_approach "
+            f"{config.backward_approach}: leave it out"
         )
     if config.get("start_learning", 0) >= config.num_iterations:
         raise ExperimentError(

@@ -43,7 +43,8 @@ SEED: Check = (lambda value: 1 <= value <= 2**32, "between 1 and 2^32")
 FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
 ANY: Check = (lambda value: True, "anything")
 FOLDER: Check = (bool, "a folder's name")
-KINDS = {int: "a whole number", float: "a number", str: "text"}
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+SWITCH = {"true": True, "false": False}
 MAX_NAME = 200  # bytes of a folder's name; file systems take 255
 
 
@@ -67,8 +68,8 @@ class Option:
     def read(self, text: Any) -> Any:
         """The value of a text, checked. Raises ExperimentError."""
         try:
-            value = self.kind(text)
-        except ValueError as error:
+            value = SWITCH[text.lower()] if self.kind is bool else self.kind(text)
+        except (ValueError, KeyError) as error:
             raise ExperimentError(f"--{self.name} is {text!r}: it must be {KINDS[self.kind]}") from error
         holds, allowed = self.check
         if not holds(value):
@@ -102,9 +103,12 @@ def make_parser(
             only = ", ".join((*option.objectives, *option.approaches))
             note = f" [{only}]" if only else ""
             text = f"{option.help}{note} ({default if default != '' else 'off'})"
-            flags = [f"--{name}" for name in (option.name, *option.aliases)]
+            names = (option.name, *option.aliases)
+            flags = [f"--{name}" for name in names]
             if option.kind is bool:
-                group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
+                group.add_argument(*flags, dest=option.name, nargs="?", const="true", metavar="true|false", help=text)
+                off = [f"--no{hyphen}{name}" for name in names for hyphen in "-_"]
+                group.add_argument(*off, dest=option.name, action="store_const", const="false", help=argparse.SUPPRESS)
             else:
                 allowed = option.check[1].removeprefix("one of ").replace(", ", "|")
                 metavar = allowed if option.check[1].startswith("one of ") else option.kind.__name__.upper()

@@ -1,6 +1,7 @@
 """Which parameters one training step moves, on which loss and batch, for every objective and approach."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -16,11 +17,11 @@ LEARNED = ("naive", "tlm", "pessimistic")
 
 # What one step moves, whatever the approach, and what it moves besides, whatever the objective.
 MOVED_BY_OBJECTIVE = {
-    "tb": {"trunk", "forward_head", "log_z"},
-    "db": {"trunk", "forward_head", "log_flow"},
-    "subtb": {"trunk", "forward_head", "log_flow"},
-    "soft_dqn": {"trunk", "forward_head", "q_target"},
-    "munchausen_dqn": {"trunk", "forward_head", "q_target"},
+    "tb": {"trunk", "forward_head", "log_z", "target"},
+    "db": {"trunk", "forward_head", "log_flow", "target"},
+    "subtb": {"trunk", "forward_head", "log_flow", "target"},
+    "soft_dqn": {"trunk", "forward_head", "target"},
+    "munchausen_dqn": {"trunk", "forward_head", "target"},
 }
 MOVED_BY_APPROACH = {
     "uniform": set(),
@@ -36,8 +37,7 @@ def groups_of(agent):
     groups = dict(agent.policies.groups())
     if agent.policies.backward_target is not None:
         groups["backward_target"] = list(agent.policies.backward_target.parameters())
-    if hasattr(agent, "q_target"):
-        groups["q_target"] = [p for module in agent.q_target for p in module.parameters()]
+    groups["target"] = list(agent.target.policies.parameters())
     return groups
 
 
@@ -104,33 +104,36 @@ def test_a_step_at_which_no_copy_is_due_leaves_the_targets(new_agent, objective,
     agent = new_agent(objective, approach)
     before = snapshot(agent)
     train_step(agent)
-    targets = {"q_target", "backward_target"}
+    targets = {"target", "backward_target"}
     expected = (MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]) - targets
     assert moved(before, snapshot(agent)) == expected
 
 
 def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, approach):
-    """P_B's own loss moves trunk, backward head and P_B's target alone; P_F's objective moves the rest."""
+    """P_B's own loss moves backward head, P_B's target and, but for TB, the trunk; P_F's objective moves the rest."""
     agent, batch = started(objective, approach)
     before = snapshot(agent)
     update_backward(agent, batch)
     between = snapshot(agent)
     update_forward(agent, batch)
-    learns = approach in ("tlm", "pessimistic")
-    assert moved(before, between) == (MOVED_BY_APPROACH[approach] | {"trunk"} if learns else set())
+    learns, trunk = approach in ("tlm", "pessimistic"), {"trunk"} if objective != "tb" else set()
+    assert moved(before, between) == (MOVED_BY_APPROACH[approach] | trunk if learns else set())
     by_forward = MOVED_BY_OBJECTIVE[objective] | ({"backward_head"} if approach == "naive" else set())
     assert moved(between, snapshot(agent)) == by_forward
 
 
+@pytest.mark.parametrize("head_only", [True, False])
 @pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
-def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective, approach):
-    agent, batch = started(objective, approach, backward_head_only=True)
+def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective, approach, head_only):
+    """Whatever is the objective's default."""
+    agent, batch = started(objective, approach, backward_head_only=head_only)
     (group,) = agent.backward_learner.optimizer.param_groups
-    assert [id(p) for p in group["params"]] == [id(p) for p in head(agent).parameters()]
+    trunk = [] if head_only else list(agent.policies.trunk.parameters())
+    assert [id(p) for p in group["params"]] == [id(p) for p in [*trunk, *head(agent).parameters()]]
     before = snapshot(agent)
     update_backward(agent, batch)
     between = snapshot(agent)
-    assert moved(before, between) == MOVED_BY_APPROACH[approach]
+    assert moved(before, between) == MOVED_BY_APPROACH[approach] | (set() if head_only else {"trunk"})
     update_forward(agent, batch)
     assert moved(between, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective]
 
@@ -152,7 +155,8 @@ def test_groups_are_disjoint_and_the_optimisers_hold_them_whole(new_agent, objec
 
     assert optimised(agent.forward_learner) == (set(groups) if approach == "naive" else set(groups) - {"backward_head"})
     if approach in ("tlm", "pessimistic"):
-        assert optimised(agent.backward_learner) == {"trunk", "backward_head"}
+        trunk = {"trunk"} if objective != "tb" else set()
+        assert optimised(agent.backward_learner) == {"backward_head"} | trunk
     else:
         assert agent.backward_learner is None
 
@@ -331,11 +335,19 @@ def test_the_fixed_backward_policies_score_one_over_the_number_of_words(started,
 # Targets
 
 
+def parts_of(agent):
+    """(online, target) parameters of every part that the target of the whole model has."""
+    online, target = agent.policies.groups(), agent.target.policies.groups()
+    return [(online[name], target[name]) for name in ("trunk", "forward_head", "backward_head") if name in online]
+
+
 def test_targets_start_as_copies(new_agent, objective):
     agent = new_agent(objective, "tlm", uniform_initialisation=False)
-    pairs = [(agent.policies.backward_target, agent.policies.backward)]
-    if objective in DQN:
-        pairs += zip(agent.q_target, (agent.policies.trunk, agent.policies.forward_head), strict=True)
+    target = agent.target.policies
+    pairs = [(agent.policies.backward_target, agent.policies.backward), (target.backward, agent.policies.backward)]
+    pairs.append((target.forward_head, agent.policies.forward_head))
+    assert target.backward.trunk is target.trunk
+    assert {id(p) for p in target.parameters()} == {id(p) for _, t in parts_of(agent) for p in t}
     for target, online in pairs:
         assert all(map(torch.equal, target.parameters(), online.parameters()))
         assert not {id(p) for p in target.parameters()} & {id(p) for p in online.parameters()}
@@ -343,8 +355,7 @@ def test_targets_start_as_copies(new_agent, objective):
 
 
 def target_modules(agent):
-    targets = [agent.policies.backward_target, *getattr(agent, "q_target", ())]
-    return [module for target in targets for module in target.modules()]
+    return [module for target in (agent.policies.backward_target, agent.target.policies) for module in target.modules()]
 
 
 @pytest.mark.parametrize("objective", ["db", "munchausen_dqn"])
@@ -402,6 +413,36 @@ def test_the_backward_target_moves_once_per_step_by_the_decay(started, objective
     assert all(map(torch.equal, agent.policies.backward_target.parameters(), expected))
 
 
+@pytest.mark.parametrize("order", ["backward_first", "forward_first"])
+@pytest.mark.parametrize("decay", [0.0, 0.75, 0.9])
+@pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
+def test_the_target_of_the_whole_model_moves_once_per_step_after_both_updates(
+    started, objective, approach, decay, order
+):
+    """By the weight of P_B's target, P_F and P_B alike, whichever policy a step updates first."""
+    options = {"update_order": order} if approach in ("tlm", "pessimistic") else {}
+    agent, _ = started(objective, approach, target_decay=decay, **options)
+    online, target = (list(itertools.chain(*parts)) for parts in zip(*parts_of(agent), strict=True))
+    expected = [p.clone() for p in target]
+    train_step(agent)
+    ema_update(expected, online, decay)
+    assert all(map(torch.equal, target, expected))
+    assert all(map(torch.equal, target, online)) == (decay == 0.0)
+
+
+@pytest.mark.parametrize("objective", DQN)
+def test_the_target_of_the_whole_model_is_qs_with_p_b(started, approach, objective):
+    """One hard copy every update_target_every steps, after both updates."""
+    options = {"update_order": "forward_first"} if approach in ("tlm", "pessimistic") else {}
+    agent, _ = started(objective, approach, update_target_every=4, **options)
+    online, target = (list(itertools.chain(*parts)) for parts in zip(*parts_of(agent), strict=True))
+    train_step(agent)  # the fourth batch: three steps and the one that `started` samples
+    assert all(map(torch.equal, target, online))
+    before = [p.clone() for p in target]
+    train_step(agent)
+    assert all(map(torch.equal, target, before)) and not all(map(torch.equal, target, online))
+
+
 @pytest.mark.parametrize("start_learning", [0, 4])
 @pytest.mark.parametrize("objective", DQN)
 def test_hard_copies_at_every_third_step_exactly(new_agent, objective, start_learning):
@@ -415,14 +456,15 @@ def test_hard_copies_at_every_third_step_exactly(new_agent, objective, start_lea
     for step in range(1, 8):
         batch = agent.sample()
         due = step % 3 == 0 and step > start_learning
-        before = flat(policies.backward_target), flat(*agent.q_target)
+        before = flat(policies.backward_target), flat(agent.target.policies)
         update_backward(agent, batch)
         after = flat(policies.backward_target)
         assert torch.equal(after, flat(policies.backward) if due else before[0])
         update_forward(agent, batch)
-        assert torch.equal(flat(*agent.q_target), flat(policies.trunk, policies.forward_head) if due else before[1])
+        online = flat(policies.trunk, policies.forward_head, policies.backward.head)
+        assert torch.equal(flat(agent.target.policies), online if due else before[1])
         assert torch.equal(flat(policies.backward_target), after)
-        assert not torch.equal(before[1], flat(*agent.q_target)) or not due
+        assert not torch.equal(before[1], flat(agent.target.policies)) or not due
 
 
 # What P_B learns from

@@ -64,7 +64,7 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
 
 
 CELLS = [(objective, approach) for objective in settings.OBJECTIVES for approach in learning.APPROACHES]
-OWN = ["modes_found", "mean_reward", "mean_log_reward", "reward_correlation", "reward_correlation_uniform"]
+OWN = ["modes_found", "mean_reward", "mean_log_reward", "log_z", "reward_correlation", "reward_correlation_uniform"]
 OWN += ["exact_total_variation", "exact_kl"]
 
 
@@ -88,9 +88,9 @@ def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_pa
     learns_later, has_loss = "dqn" in objective, approach in ("tlm", "pessimistic")
     assert filled["loss"] == [not learns_later, True]
     assert filled["pb_loss"] == [has_loss and not learns_later, has_loss]
-    for name in ("pb_deviation", *OWN[:3]):
+    for name in ("pb_deviation", *OWN[:4]):
         assert filled[name] == [True, True]
-    for name in OWN[3:]:  # due at the last step alone
+    for name in OWN[4:]:  # due at the last step alone
         assert filled[name] == [False, True]
     if approach in ("uniform", "maxent"):
         assert metrics["pb_deviation"] == [0, 0]
@@ -113,7 +113,7 @@ def test_what_is_due_follows_the_options(tmp_path, no_pictures):
 def test_zero_turns_correlations_and_exact_distances_off(tmp_path, no_pictures):
     assert main(small_command("db", tmp_path, "--corr_every", "0", "--exact_every", "0")) == 0
     metrics = read_metrics(only_run(tmp_path))
-    assert all(math.isnan(value) for name in OWN[3:] for value in metrics[name])
+    assert all(math.isnan(value) for name in OWN[4:] for value in metrics[name])
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, no_pictures):

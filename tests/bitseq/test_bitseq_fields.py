@@ -23,8 +23,9 @@ EVERYWHERE = {
     "n": 120, "k": 8, "M_size": 60, "mode_threshold": 30, "reward_exponent": 2.0,
     "width": 64, "n_layers": 3, "n_heads": 8, "ff_width": 64, "dropout": 0.1, "rand_action_prob": 0.001,
     "learning_rate": 1e-3, "weight_decay": 1e-5, "update_order": "backward_first",
-    "backward_learning_rate": 1e-3, "gamma": 0.9999, "uniform_initialisation": True, "backward_head_only": False,
+    "backward_learning_rate": 1e-3, "gamma": 0.9999, "uniform_initialisation": True,
     "validate_every": 100, "corr_every": 10_000, "corr_num_rounds": 10, "exact_every": 1_000,
+    "correlation_network": "target",
     "threads": 1, "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 500, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
@@ -33,18 +34,17 @@ DQN = {
     "replay_priority_exponent": 0.9, "replay_importance_exponent": 0.1, "start_learning": 50, "update_target_every": 5,
 }  # fmt: skip
 OWN = {
-    "tb": {"log_z_learning_rate": 1e-3, "target_decay": 0.9},
-    "db": {"target_decay": 0.9},
-    "subtb": {"subtb_lambda": 0.9, "target_decay": 0.9},
-    "soft_dqn": {"m_alpha": 0.0, **DQN},
-    "munchausen_dqn": {"m_alpha": 0.15, **DQN},
+    "tb": {"log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
+    "db": {"target_decay": 0.9, "backward_head_only": False},
+    "subtb": {"subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
+    "soft_dqn": {"m_alpha": 0.0, "backward_head_only": False, **DQN},
+    "munchausen_dqn": {"m_alpha": 0.15, "backward_head_only": False, **DQN},
 }
 
 
 APPROACHES = {  # that have an option, where not all do
     "backward_learning_rate": ["tlm", "pessimistic"],
     "gamma": ["tlm"],
-    "target_decay": ["tlm"],
     "update_order": ["tlm", "pessimistic"],
     "backward_head_only": ["tlm", "pessimistic"],
     "uniform_initialisation": ["naive", "tlm", "pessimistic"],
@@ -98,6 +98,27 @@ def test_the_backward_learning_rate_is_the_forward_ones_unless_given():
     assert parsed("--lr", "0.002", "--blr", "0.001")["backward_learning_rate"] == 0.001
 
 
+def test_the_losses_of_p_b_step_its_head_alone_with_tb_unless_told_otherwise(objective):
+    """The published code's rule; every spelling of either value, for every objective."""
+
+    def head_only(*words):
+        return parsed("--objective", objective, *words)["backward_head_only"]
+
+    assert head_only() == (objective == "tb")
+    for approach in ("tlm", "pessimistic"):
+        assert head_only("--backward_approach", approach) == (objective == "tb")
+    spellings = {
+        True: ["--backward_head_only", "--backward_head_only true", "--backward_head_only=True"],
+        False: ["--backward_head_only false", "--no-backward_head_only", "--no_backward_head_only"],
+    }
+    for value, lines in spellings.items():
+        assert [head_only(*line.split()) for line in lines] == [value] * 3
+    default = f"{objective}-tlm"
+    for value in (True, False):
+        name = directory(objective, "--backward_head_only", str(value)).parent.name
+        assert name == (default if value == (objective == "tb") else f"{default}-backward_head_only={value}")
+
+
 def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
@@ -113,7 +134,7 @@ def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(mon
         if title not in ("usage", "options")  # argparse's own
     }
     shown = {"objective": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "wandb": "off"}
-    shown |= {"backward_learning_rate": "learning_rate's"}
+    shown |= {"backward_learning_rate": "learning_rate's", "backward_head_only": "False; tb: True"}
     defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
     del defaults["environment"]
     assert entries.keys() == defaults.keys()
@@ -122,8 +143,11 @@ def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(mon
         entry, title = entries[name]
         assert entry.endswith(f" ({default})"), entry
         assert title == next(group for group, options in settings.OPTIONS.items() if name in [o.name for o in options])
-        having = [objective for objective, own in OWN.items() if name in own] + APPROACHES.get(name, [])
-        assert re.findall(r"\[(.*)\]", entry) == ([", ".join(sorted(having, key=order.index))] if having else [])
+        objectives = [objective for objective, own in OWN.items() if name in own]
+        having = (objectives if len(objectives) < len(OWN) else []) + APPROACHES.get(name, [])
+        assert re.findall(r"\[(.*)\]", entry.replace("[true|false]", "")) == (
+            [", ".join(sorted(having, key=order.index))] if having else []
+        )
     for name, alias in (("learning_rate", "lr"), ("backward_learning_rate", "blr")):
         assert f", --{alias} " in entries[name][0]
     assert "munchausen_dqn|dqn" in entries["objective"][0] and "uniform|naive|maxent" in entries["backward_approach"][0]
@@ -162,7 +186,7 @@ CHANGED = {  # of munchausen_dqn unless the objective has none
     "backward_head_only": "True", "m_alpha": "0.25", "m_l0": "-30.0", "leaf_coeff": "2.0", "huber_delta": "0.5",
     "replay_capacity": "5000", "replay_batch_size": "64", "replay_priority_exponent": "0.5",
     "replay_importance_exponent": "0.4", "start_learning": "10", "update_target_every": "7", "validate_every": "50",
-    "corr_every": "0", "corr_num_rounds": "5", "exact_every": "10",
+    "corr_every": "0", "corr_num_rounds": "5", "correlation_network": "online", "exact_every": "10",
     "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5",
 }  # fmt: skip
 STORAGE = {

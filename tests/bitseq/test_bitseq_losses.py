@@ -22,8 +22,7 @@ def make(request, new_agent, double):
 
     def new(objective, approach, **overrides):
         agent = new_agent(objective, approach, **(COMMON | request.param | overrides))
-        targets = [agent.policies.backward_target, *getattr(agent, "q_target", ())]
-        modules = [agent.policies, *(target for target in targets if target is not None)]
+        modules = [agent.policies, agent.target.policies]
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in itertools.chain(*(module.parameters() for module in modules)):
@@ -141,12 +140,13 @@ class Loop:
         """The regression target of one transition, and whether the bonus is at its floor."""
         coefficient = 1 / (1 - m_alpha)
         child = self.after(state, action)
-        here = {a: q.detach() / coefficient for a, q in self.logits(*self.agent.q_target, state).items()}
+        target_network = self.agent.target.policies.trunk, self.agent.target.policies.forward_head
+        here = {a: q.detach() / coefficient for a, q in self.logits(*target_network, state).items()}
         log_policy = coefficient * (here[action] - log_sum(here.values())).item()
         target = self.scored_log_pb(child, action // self.n_words) + m_alpha * max(log_policy, m_l0)
         if None not in child:
             return target + self.log_reward(child), log_policy < m_l0
-        there = [q.detach() / coefficient for q in self.logits(*self.agent.q_target, child).values()]
+        there = [q.detach() / coefficient for q in self.logits(*target_network, child).values()]
         return target + coefficient * log_sum(there), log_policy < m_l0
 
 

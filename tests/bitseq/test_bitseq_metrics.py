@@ -15,7 +15,7 @@ from bitseq.algorithm import train_step
 from bitseq.policies import FixedBackward
 from bitseq.run import main
 
-ALWAYS = {"pb_deviation", "modes_found", "mean_reward", "mean_log_reward"}
+ALWAYS = {"pb_deviation", "log_z", "modes_found", "mean_reward", "mean_log_reward"}
 EXACT = {"exact_total_variation", "exact_kl"}
 CORRELATIONS = {"reward_correlation", "reward_correlation_uniform"}
 
@@ -60,6 +60,28 @@ def test_pb_deviation_of_the_fixed_backward_policies_is_exactly_zero(new_agent, 
     agent = new_agent("db", approach, corr_every=0, exact_every=0, **options)
     train_step(agent)
     assert agent.evaluate(1)["pb_deviation"] == 0.0
+
+
+# What the model says that log Z is
+
+
+def test_log_z_is_that_of_tb_the_flow_of_s_0_and_its_soft_value(new_agent, objective):
+    """Of the online network without dropout."""
+    agent = new_agent(objective, "uniform", dropout=0.5, corr_every=0, exact_every=0)
+    for _ in range(2):
+        train_step(agent)
+    found = agent.evaluate(2)["log_z"]
+    policies, coefficient = agent.policies.eval(), {"munchausen_dqn": 1 / 0.85}.get(objective, 1.0)
+    hidden = policies.trunk(torch.full((1, 4), agent.environment.empty))[0]
+    if objective == "tb":
+        expected = sum(policies.log_z_parts.tolist())
+    elif objective in ("db", "subtb"):
+        expected = policies.log_flow_head(hidden[0]).item()
+    else:
+        words = policies.forward_head["word"](hidden[1:])
+        q_values = policies.forward_head["position"](hidden[0])[:, None] + words
+        expected = coefficient * math.log((q_values / coefficient).exp().sum().item())
+    assert found == pytest.approx(expected, rel=1e-5) and found != 0
 
 
 # What is measured, and when
@@ -114,7 +136,7 @@ def test_the_correlation_by_uniform_trajectories_comes_with_the_last_step(new_ag
     seen, measure = [], agent.reward_correlation
     monkeypatch.setattr(agent, "reward_correlation", lambda backward: seen.append(backward) or measure(backward))
     metrics = agent.evaluate(1)
-    assert seen[0] is agent.policies.backward
+    assert seen[0] is agent.target.policies.backward
     if approach == "tlm":
         assert len(seen) == 2 and isinstance(seen[1], FixedBackward)
         filled = torch.tensor([[0, 1, 4, 4]])
@@ -150,28 +172,45 @@ def test_the_policy_that_is_scored_is_the_policy_that_samples(new_agent, monkeyp
     assert [value for _, value in seen] == pytest.approx([coefficient] * 4)
 
 
-def test_the_correlation_is_that_of_the_estimates_with_the_log_reward(new_agent):
-    """With the agent's own number of rounds, coefficient and evaluation stream; another coefficient gives another."""
-    agent, _ = tilted(new_agent, "munchausen_dqn", "tlm", num_iterations=1, corr_num_rounds=3, m_alpha=0.6)
+@pytest.mark.parametrize("objective", ["tb", "munchausen_dqn"])
+@pytest.mark.parametrize("network", [None, "target", "online"])
+def test_the_correlation_is_that_of_the_estimates_with_the_log_reward(new_agent, objective, network):
+    """Of the whole network that is named, the target by default, with its coefficient, rounds and evaluation stream."""
+    options = {"correlation_network": network} if network else {}
+    options |= {"m_alpha": 0.6} if objective == "munchausen_dqn" else {}
+    agent, _ = tilted(new_agent, objective, "tlm", num_iterations=1, corr_num_rounds=3, **options)
+    networks = {"target": agent.target.policies, "online": agent.policies}
     with torch.no_grad():
-        for parameter in agent.policies.forward_head.parameters():
-            parameter *= 5
+        for factor, policies in zip((5, -3), networks.values(), strict=True):
+            for parameter in policies.forward_head.parameters():
+                parameter *= factor
+            policies.backward.head.bias.mul_(factor)
     strings = agent.environment.test_states
 
-    def correlation(coefficient):
-        estimates = evaluation.estimated_log_prob(
-            strings,
-            agent.policies,
-            agent.policies.backward,
-            agent.environment,
-            copy.deepcopy(agent.streams.evaluation),
-            rounds=3,
-            coefficient=coefficient,
-        )
+    def correlation(policies, backward, coefficient):
+        stream = copy.deepcopy(agent.streams.evaluation)
+        options = {"rounds": 3, "coefficient": coefficient}
+        estimates = evaluation.estimated_log_prob(strings, policies, backward, agent.environment, stream, **options)
         return evaluation.spearman(estimates, agent.environment.log_reward(strings))
 
-    expected, wrong = correlation(2.5), correlation(1.0)
-    assert agent.evaluate(1)["reward_correlation"] == expected != wrong
+    coefficient, chosen = agent.coefficient, networks[network or "target"]
+    (other,) = (policies for policies in networks.values() if policies is not chosen)
+    expected = correlation(chosen, chosen.backward, coefficient)
+    wrong = [(chosen, chosen.backward, 2 * coefficient), (other, other.backward, coefficient)]
+    assert expected not in [correlation(*arguments) for arguments in wrong]
+    assert agent.evaluate(1)["reward_correlation"] == expected
+
+
+@pytest.mark.parametrize("network", ["target", "online"])
+def test_the_other_metrics_are_the_online_networks(new_agent, network):
+    """Whichever network is correlated."""
+    agent, _ = tilted(new_agent, "db", "naive", num_iterations=1, correlation_network=network)
+    for parameter in agent.target.policies.parameters():
+        parameter.mul_(-2)
+    found = agent.evaluate(1)
+    learned = evaluation.exact_distribution(agent.policies, agent.environment)
+    exact = evaluation.exact_distances(learned, evaluation.true_distribution(agent.environment)[1])
+    assert {name: found[name] for name in EXACT} == exact
 
 
 # Evaluation and training
@@ -179,8 +218,7 @@ def test_the_correlation_is_that_of_the_estimates_with_the_log_reward(new_agent)
 
 def weights(agent):
     """Every tensor that training moves, the targets' included."""
-    targets = [agent.policies.backward_target, *getattr(agent, "q_target", ())]
-    modules = [agent.policies, *(target for target in targets if target is not None)]
+    modules = [agent.policies, agent.target.policies]
     return [value.clone() for module in modules for value in module.state_dict().values()]
 
 

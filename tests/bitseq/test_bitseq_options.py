@@ -40,10 +40,11 @@ EFFECTS = {
         "gamma": 0.5,
         "target_decay": 0,
         "uniform_initialisation": False,
-        "backward_head_only": True,
+        "backward_head_only": False,
         "validate_every": 1,
         "corr_every": 0,
         "corr_num_rounds": 2,
+        "correlation_network": "online",
         "exact_every": 2,
     },
     ("subtb", "uniform"): {"subtb_lambda": 0.5},
@@ -62,7 +63,13 @@ EFFECTS = {
     ("db", "pessimistic"): {"backward_learning_rate": 0.01, "backward_head_only": True},
     ("db", "naive"): {"uniform_initialisation": False},
 }
-EVALUATION = {"validate_every", "corr_every", "corr_num_rounds", "exact_every"}  # change no weight
+EVALUATION = {
+    "validate_every",
+    "corr_every",
+    "corr_num_rounds",
+    "correlation_network",
+    "exact_every",
+}  # change no weight
 STORAGE = {"output_dir", "if_exists", "checkpoint_every", "tensorboard", "wandb"}  # change nothing that is computed
 MACHINE = {"device", "threads"}  # change the rounding alone
 
@@ -120,6 +127,7 @@ def test_what_the_options_of_evaluation_change(outcome):
         "mode_threshold": {"modes_found"},
         "corr_every": {"reward_correlation", "reward_correlation_uniform"},
         "corr_num_rounds": {"reward_correlation", "reward_correlation_uniform"},
+        "correlation_network": {"reward_correlation", "reward_correlation_uniform"},
         "exact_every": {"exact_total_variation", "exact_kl"},
     }.items():
         _, rows = outcome("tb", "tlm", *as_arguments(name, EFFECTS["tb", "tlm"][name]))

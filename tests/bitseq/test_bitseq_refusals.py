@@ -26,8 +26,9 @@ BAD = [
     ("--learning 1", "unrecognized arguments: --learning 1"),  # an abbreviation
     ("--log_z 1", "unrecognized arguments: --log_z 1"),
     ("stray", "unrecognized arguments: stray"),
-    ("--tensorboard true", "unrecognized arguments: true"),
-    ("--tensorboard=true", "explicit argument 'true'"),
+    ("--tensorboard yes", "--tensorboard is 'yes': it must be true or false"),
+    ("--no-tensorboard=true", "explicit argument 'true'"),
+    ("--no_tensorboard true", "unrecognized arguments: true"),
     ("--learning_rate", "expected one argument"),
     ("--output_dir -mine", "write a value that starts with - as --option=-1"),
     ("--objective", "expected one argument"),
@@ -86,6 +87,11 @@ BAD = [
         "--backward_learning_rate has no effect with --backward_approach uniform",
     ),
     ("--objective dqn --target_decay 0.5", "no effect with --objective munchausen_dqn"),
+    (
+        "--correlation_network online --backward_approach uniform --target_decay 0.5",
+        "--target_decay has no effect with --correlation_network online and --backward_approach uniform",
+    ),
+    ("--correlation_network both", "one of target, online"),
     ("--objective soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --objective munchausen_dqn"),
 ]
 

@@ -41,8 +41,8 @@ BAD = [
     ("--batch 1", "unrecognized arguments: --batch 1"),  # an abbreviation
     ("--log_z 1", "unrecognized arguments: --log_z 1"),
     ("stray", "unrecognized arguments: stray"),
-    ("--tensorboard true", "unrecognized arguments: true"),
-    ("--not_dueling=true", "explicit argument 'true'"),
+    ("--tensorboard yes", "--tensorboard is 'yes': it must be true or false"),
+    ("--no-not_dueling=true", "explicit argument 'true'"),
     ("--lr", "expected one argument"),
     ("--algo", "expected one argument"),
     ("--algo ppo", "--algo is 'ppo': it must be one of tb, db, subtb, dqn, soft_dqn"),
