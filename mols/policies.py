@@ -53,7 +53,7 @@ class Policies(nn.Module):
         self.environment = environment
         self.register_buffer("conditions", thermometer(temperature), persistent=False)
         self.trunk = GraphTransformer(
-            environment.n_node_kinds,
+            environment.n_node_values,
             environment.n_end_kinds,
             N_CONDITIONS,
             width=width,
