@@ -38,6 +38,7 @@ from .experiment import ExperimentError, flatten
 
 MAX_POINTS = 200
 BACKWARD_LEARNING_RATE = ("backward_learning_rate", "blr")
+OF_APPROACH = ("rand_pb_init", "no_sampling_model")
 
 
 def find_runs(paths: list[Path], suite: str, unfinished: bool) -> list[Path]:
@@ -77,7 +78,7 @@ def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> Non
     """Refuse configurations that differ in more than what identifies a run.
 
     A field may follow from the environment, the objective or the learning rate, as a reward's levels, the Munchausen
-    coefficient and P_B's learning rate do.
+    coefficient and P_B's learning rate do; how P_B begins and which model samples may follow from the approach.
 
     Raises:
         ExperimentError: names the field and two of its values.
@@ -91,7 +92,7 @@ def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> Non
         for config in configs:
             if key in config:
                 run = identity(config)
-                follows = run["environment"], run["objective"]
+                follows = run["environment"], run["objective"], key in OF_APPROACH and run["approach"]
                 values.setdefault(follows, set()).add(json.dumps(config[key]))
                 ratios.setdefault(follows, set()).add(_ratio(key, config[key], run["learning_rate"]))
         for follows, found in values.items():

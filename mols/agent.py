@@ -6,6 +6,7 @@ or averaged over its sub-trajectories, and averaged over trajectories.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from ml_collections import ConfigDict
@@ -14,6 +15,7 @@ from torch.nn.functional import huber_loss
 
 from mols import objectives
 from mols.learning import Batch, LearningAgent
+from mols.policies import frozen_copy, move_towards
 from mols.randomness import Streams
 from mols.task import Task
 
@@ -83,7 +85,7 @@ class BalanceAgent(LearningAgent):
 
 
 class QAgent(LearningAgent):
-    """SoftDQN and MunchausenDQN with P_F = softmax(Q / c); the EMA model is the target network.
+    """SoftDQN and MunchausenDQN with P_F = softmax(Q / c) and a target of Q of its own beside the EMA model.
 
     Dueling, Q = V + c log pi with pi = softmax(heads / c) and V the graph's own output; not dueling, Q are the heads
     and V = c logsumexp(Q / c). One coefficient c = 1 / (1 - alpha) everywhere: the policy that samples is
@@ -94,6 +96,7 @@ class QAgent(LearningAgent):
         self.coefficient = objectives.entropy_coefficient(config.m_alpha)
         self.dueling = not config.not_dueling
         super().__init__(config, task, streams)
+        self.q_target = frozen_copy(self.policies, without=("backward_head", "log_n_head"))
 
     def forward_loss(self, batch: Batch) -> Tensor:
         """Huber loss of Q, the stops counted ``leaf_coeff`` times."""
@@ -102,10 +105,10 @@ class QAgent(LearningAgent):
         value, log_policy = self._value_and_log_policy(self.policies, batch, features)
         q_value = value[transitions.state_row] + self.coefficient * log_policy
         with torch.no_grad():
-            average = self.average.features(states)
-            target_value, target_log_policy = self._value_and_log_policy(self.average, batch, average)
+            target_features = self.q_target.features(states)
+            target_value, target_log_policy = self._value_and_log_policy(self.q_target, batch, target_features)
         target = objectives.dqn_target(
-            self.scored_log_pb(transitions, features, average),
+            self.scored_log_pb(transitions, features),
             target_value[transitions.next_row],
             batch.log_reward[transitions.trajectory_index],
             transitions.is_stop,
@@ -124,6 +127,20 @@ class QAgent(LearningAgent):
         log_policy = scaled[transitions.state_row, transitions.actions] - total[transitions.state_row]
         value = policies.log_flow(features) if self.dueling else self.coefficient * total
         return value, log_policy
+
+    def update_q_target(self) -> None:
+        """One step of the Q target too."""
+        super().update_q_target()
+        move_towards(self.q_target, self.policies, self.config.q_target_decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The Q target too."""
+        return super().state_dict() | {"q_target": self.q_target.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        self.q_target.load_state_dict(state["q_target"])
 
 
 AGENTS: dict[str, type[LearningAgent]] = {

@@ -152,9 +152,10 @@ def operations(agent: LearningAgent, tokens: float) -> float:
     width, heads, layers = agent.config.width, agent.config.n_heads, agent.config.n_layers
     layer = 2 * width * (3 * heads * width + width) + 8 * width**2
     one_pass = 2 * tokens * layers * layer
-    learns_backward, is_dqn = agent.backward_learner is not None, isinstance(agent, QAgent)
-    # rollout; P_F's gradient; the EMA model's pass, for the Q target or P_B's; P_B's gradient
-    passes = 1 + 3 + (is_dqn or learns_backward) + 3 * learns_backward
+    learns_backward = agent.backward_learner is not None
+    # rollout; P_F's gradient; the Q target's pass; P_B's gradient, and the pass of its own target
+    passes = 1 + 3 + isinstance(agent, QAgent) + 3 * learns_backward
+    passes += learns_backward and agent.approach.scored in ("fixed", "target")
     return passes * one_pass
 
 

@@ -2,11 +2,10 @@
 
 What the backward approaches differ in comes from their row of ``backward_loss.APPROACHES``; there is no other place.
 
-One EMA copy of all weights samples the trajectories, and is what the correlation measures, P_B's target and the Q
-target. It moves once per step: after P_B's own update, or after P_F's where P_B has none.
+One EMA copy of all weights samples the trajectories, and is what the correlation measures and P_B's target. It moves
+once per step: after P_B's own update, or after P_F's where P_B has none.
 """
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -52,9 +51,9 @@ def halving(every: float):
 
 # The share of the initial random actions that is left after a fraction of the run.
 ANNEALING = {
-    "linear": lambda fraction, scale: 1 - fraction,
-    "exp": lambda fraction, scale: math.exp(-fraction / scale),
-    "none": lambda fraction, scale: 1.0,
+    "linear": lambda fraction, _: 1 - fraction,
+    "exp": lambda fraction, at_the_end: at_the_end**fraction,
+    "none": lambda *_: 1.0,
 }
 
 
@@ -132,10 +131,15 @@ class LearningAgent(ABC):
         left = ANNEALING[self.config.ap](self._step / self.n_steps, self.config.aexp)
         return self.config.rp * left
 
+    @property
+    def sampler(self) -> Policies:
+        """The model that samples, and that the correlation measures: the EMA model unless ``no_sampling_model``."""
+        return self.policies if self.config.no_sampling_model else self.average
+
     def sample(self) -> Batch:
-        """A batch of the EMA model with its rewards; it also enters the buffer of recent batches where P_B needs it."""
+        """A batch with its rewards; it also enters the buffer of recent batches where P_B needs it."""
         transitions = sample_trajectories(
-            self.average,
+            self.sampler,
             self.environment,
             self.batch_size,
             self.streams.sampling,
@@ -171,13 +175,12 @@ class LearningAgent(ABC):
         if self.backward_learner is None:
             move_towards(self.average, self.policies, self.config.target_decay)
 
-    def scored_log_pb(self, transitions: Transitions, features: Features, average: Features | None = None) -> Tensor:
+    def scored_log_pb(self, transitions: Transitions, features: Features) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says; 0 on stops.
 
         Args:
             transitions: the batch.
             features: the online model's, of the distinct states.
-            average: the EMA model's, where they are known.
         """
         states = transitions.visited
         if self.approach.scored == "online":
@@ -186,7 +189,7 @@ class LearningAgent(ABC):
             if self.approach.scored == "online_detached":
                 log_pb = self.policies.backward_log_probs(states, features)
             else:  # an EMA copy of what is learned; of what is fixed, the same
-                log_pb = self.average.backward_log_probs(states, average)
+                log_pb = self.average.backward_log_probs(states)
         return taken_log_pb(log_pb, transitions)
 
     @abstractmethod
@@ -203,7 +206,7 @@ class LearningAgent(ABC):
         if self._correlation_is_due(step):
             metrics["reward_correlation"] = self._correlation(self.task.test_states)
             generated = sample_trajectories(
-                self.average,
+                self.sampler,
                 self.environment,
                 N_GENERATED,
                 self.streams.evaluation,
@@ -228,7 +231,7 @@ class LearningAgent(ABC):
         log_reward = self.task.score(finished, training=False).log_reward
         log_prob = estimated_log_prob(
             finished,
-            self.average,
+            self.sampler,
             self.environment,
             self.streams.evaluation,
             rounds=self.config.corr_rounds,

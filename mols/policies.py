@@ -53,7 +53,7 @@ class Policies(nn.Module):
         self.environment = environment
         self.register_buffer("conditions", thermometer(temperature), persistent=False)
         self.trunk = GraphTransformer(
-            environment.n_node_kinds,
+            environment.n_node_values,
             environment.n_end_kinds,
             N_CONDITIONS,
             width=width,
@@ -124,16 +124,19 @@ class Policies(nn.Module):
         return self.log_z_network(self.conditions).squeeze()
 
 
-def frozen_copy(policies: Policies) -> Policies:
-    """A deep copy that takes no gradient: the EMA model."""
+def frozen_copy(policies: Policies, without: Iterable[str] = ()) -> Policies:
+    """A deep copy that takes no gradient, ``without`` some of its modules: the EMA model, the Q target."""
     shared = {id(thing): thing for thing in (policies.environment, policies.heads)}
     twin = copy.deepcopy(policies, shared)
+    for name in without:
+        setattr(twin, name, None)
     return twin.eval().requires_grad_(False)
 
 
 def move_towards(target: Policies, online: Policies, decay: float) -> None:
-    """One EMA step; ``decay`` is the weight of the target's old parameters."""
-    ema_update(target.parameters(), online.parameters(), decay)
+    """One EMA step of what the target has; ``decay`` is the weight of its old parameters."""
+    parameters = dict(online.named_parameters())
+    ema_update(target.parameters(), [parameters[name] for name, _ in target.named_parameters()], decay)
 
 
 def parameters_of(groups: dict[str, list[nn.Parameter]], names: Iterable[str]) -> list[nn.Parameter]:

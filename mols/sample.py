@@ -172,7 +172,7 @@ def restore(agent: LearningAgent, path: Path) -> int:
 
 
 def draw_samples(agent: LearningAgent, n: int, seed: int, rounds: int, distinct: bool) -> list[Sample]:
-    """Samples of the EMA model, in the order of their drawing.
+    """Samples of the model that sampled in training, in the order of their drawing.
 
     Args:
         agent: of the run.
@@ -204,13 +204,13 @@ def draw_samples(agent: LearningAgent, n: int, seed: int, rounds: int, distinct:
 
 def draw_batch(agent: LearningAgent, rng: np.random.Generator, rounds: int) -> list[Sample]:
     """The valid ones among a batch of samples."""
-    drawn = sample_trajectories(agent.average, agent.environment, BATCH, rng, coefficient=agent.coefficient)
+    drawn = sample_trajectories(agent.sampler, agent.environment, BATCH, rng, coefficient=agent.coefficient)
     finished = drawn.terminal_states
     scores = agent.task.score(finished)
     log_prob = [None] * BATCH
     if rounds:
         log_prob = estimated_log_prob(
-            finished, agent.average, agent.environment, rng, rounds=rounds, coefficient=agent.coefficient
+            finished, agent.sampler, agent.environment, rng, rounds=rounds, coefficient=agent.coefficient
         ).tolist()
     rows = zip(scores.smiles, scores.reward.tolist(), log_prob, strict=True)
     return [Sample(smiles, reward, log, *properties(smiles)) for smiles, reward, log in rows if smiles is not None]

@@ -32,11 +32,14 @@ from mols.options import (
 
 OBJECTIVES = ("tb", "db", "subtb", "dqn", "soft_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
-# Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
+# Of the rows of the approaches table: those with a loss of P_B, those whose objective scores its EMA copy, and so on.
 OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss is not None)
 LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy != "uniform")
+AVERAGED = tuple(row.name for row in APPROACHES.values() if row.loss is not None and row.scored in ("fixed", "target"))
 DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
 ANNEALING = ("linear", "exp", "none")
+SHARE = (lambda value: 0 < value <= 1), "greater than 0 and at most 1"
+AEXP = 0.99
 MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
 # Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
@@ -92,8 +95,9 @@ OPTIONS: Groups = {
     "molecules": (
         Option("max_fragments", int, 8, within(1, MAX_FRAGMENTS), "fragments of a molecule"),
         Option("rp", float, 0.05, within(0, 1), "share of uniformly random actions in training, at first"),
-        Option("ap", str, "linear", one_of(*ANNEALING), "how it falls: to 0 at the last step, by exp, not at all"),
-        Option("aexp", float, None, POSITIVE, "fraction of the run after which 1/e of it is left"),
+        Option("ap", str, "linear", one_of(*ANNEALING),
+               "how it falls: to 0 at the last step, by exp to a share of it, not at all"),
+        Option("aexp", float, None, SHARE, "that share, left at the last step"),
     ),
     "policies": (
         Option("width", int, 128, within(1, 1e4), "features of a node"),
@@ -107,7 +111,10 @@ OPTIONS: Groups = {
         Option("log_z_lrd", float, 50_000.0, POSITIVE, "steps in which it halves", ("tb",)),
         Option("weight_decay", float, 1e-8, NOT_NEGATIVE, "of both optimisers"),
         Option("gradient_clipping", float, 10.0, NOT_NEGATIVE, "largest norm of a gradient; 0: off"),
-        Option("target_decay", float, 0.95, FRACTION, "weight of the old parameters in the EMA model that samples"),
+        Option("target_decay", float, 0.95, FRACTION,
+               "weight of the old parameters in the EMA model, which samples and is P_B's target"),
+        Option("no_sampling_model", bool, False, ANY,
+               "sample from the online model, not from the EMA model, and measure it"),
         Option("subtb_lambda", float, 1.0, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
     ),
     "backward policy": (
@@ -121,6 +128,7 @@ OPTIONS: Groups = {
                "floor of c log pi, nats; write --m_l0=-500", DQN),
         Option("leaf_coeff", float, 10.0, POSITIVE, "weight of stops", DQN),
         Option("not_dueling", bool, False, ANY, "Q from one head, instead of V + c log pi", DQN),
+        Option("q_target_decay", float, 0.9, FRACTION, "weight of the old parameters in the target of Q", DQN),
     ),
     "evaluation": (
         Option("validate_every", int, 100, at_least(1), "steps between rows of metrics.csv"),
@@ -142,7 +150,7 @@ OPTIONS: Groups = {
 }  # fmt: skip
 RESOLVED = {
     "blr": "a tenth of lr",
-    "aexp": "with --ap exp: 0.2",
+    "aexp": f"with --ap exp: {AEXP}",
     "m_alpha": "0.15; soft_dqn: 0",
     "device": "cuda, else cpu",
 }
@@ -200,7 +208,7 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
     if values.get("m_alpha", 0.0) is None:
         values["m_alpha"] = 0.15 if values["algo"] == "dqn" else 0.0
     if values["aexp"] is None:
-        values["aexp"] = 0.2 if values["ap"] == "exp" else 0.0
+        values["aexp"] = AEXP if values["ap"] == "exp" else 0.0
     elif values["ap"] != "exp":
         raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
     if values["device"] is None:
@@ -227,6 +235,11 @@ def _resolve_reward(values: dict[str, Any]) -> None:
 def _check_combinations(config: ConfigDict) -> None:
     if config.algo == "soft_dqn" and config.m_alpha != 0:
         raise ExperimentError(f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --algo dqn for another")
+    approach, decay = config.backward_approach, by_name(OPTIONS)["target_decay"].default
+    if config.no_sampling_model and approach not in AVERAGED and config.target_decay != decay:
+        raise ExperimentError(
+            f"--target_decay has no effect with --no_sampling_model and --backward_approach {approach}: leave it out"
+        )
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
 
@@ -240,7 +253,7 @@ def run_directory(config: ConfigDict, groups: Groups) -> Path:
     """``<output_dir>/mols/<task>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
     table = by_name(groups)
     standard = _resolve({name: table[name].default for name in table} | {"algo": config.algo}, config.environment)
-    standard |= {"blr": config.lr / 10, "aexp": 0.2 if config.ap == "exp" else 0.0}
+    standard |= {"blr": config.lr / 10, "aexp": AEXP if config.ap == "exp" else 0.0}
     if "reward" in config:
         standard |= {"proxy": "", "mode_thresholds": OWN_THRESHOLDS}
     differing = [

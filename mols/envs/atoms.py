@@ -29,6 +29,7 @@ merged. What a mask asks of a state stays true when things are taken away, so th
 hydrogens take more, and let chirality come before the bonds that give it a meaning.)
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -75,6 +76,7 @@ class AtomEnvironment:
         n_bonds: T.
         moves: the actions by number, with ``pairs`` and ``columns``.
         valences: what atoms have room for.
+        n_node_values: elements, and values of each attribute of an atom.
         n_node_kinds, n_end_kinds: what ``node_kinds`` and ``ends`` count up to.
         n_actions, n_backward_actions: how many numbers there are.
         max_length: no trajectory has more transitions, stop included.
@@ -94,9 +96,9 @@ class AtomEnvironment:
         self.n_elements, self.n_bonds = len(vocabulary.elements), len(vocabulary.bonds)
         self.n_values, self.n_pairs = len(self.moves.columns), self.moves.pairs.shape[1]
         self.n_actions, self.n_backward_actions = len(self.moves.undo), len(self.moves.redo)
-        sizes = torch.tensor([self.n_elements, *map(len, vocabulary.attributes)], device=self.device)
-        self.n_node_kinds, self.n_end_kinds = int(sizes.prod()), self.n_bonds
-        self._radix = self.n_node_kinds // sizes.cumprod(0)
+        self.n_node_values = self.n_elements, *map(len, vocabulary.attributes)
+        self.n_node_kinds, self.n_end_kinds = math.prod(self.n_node_values), self.n_bonds
+        self._radix = self.n_node_kinds // torch.tensor(self.n_node_values, device=self.device).cumprod(0)
         self.valences = AtomValences(vocabulary, self.device)
         # Every move at a bond takes one or more of the orders that atoms can have.
         orders = min(self.n_slots * self.valences.most // 2, self.n_pairs * self.n_bonds)

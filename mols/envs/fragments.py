@@ -78,7 +78,8 @@ class FragmentEnvironment:
         n_slots: S.
         n_fragments: F, which is also what stands in an empty slot.
         n_points: A, attachment points of the fragment that has most.
-        n_node_kinds, n_end_kinds: what ``node_kinds`` and ``ends`` count up to.
+        n_node_values: of each attribute of a node; the fragment is the only one.
+        n_end_kinds: what ``ends`` counts up to.
         n_actions, n_backward_actions: how many numbers there are.
         max_length: transitions of the longest trajectory, stop included.
 
@@ -95,7 +96,7 @@ class FragmentEnvironment:
         self.n_fragments = len(self.vocabulary)
         sizes = [len(fragment.points) for fragment in self.vocabulary]
         self.n_points = max(sizes)
-        self.n_node_kinds, self.n_end_kinds = self.n_fragments, 1 + self.n_points
+        self.n_node_values, self.n_end_kinds = (self.n_fragments,), 1 + self.n_points
         self.first_set = 1 + self.n_slots * self.n_fragments
         self.n_backward_actions = self.n_slots + self.n_slots**2
         self.n_actions = self.first_set + self.n_slots**2 * self.n_points
@@ -118,7 +119,7 @@ class FragmentEnvironment:
         return self.n_nodes(states) == 0
 
     def node_kinds(self, states: Trees) -> Tensor:
-        """(M, S) the fragments; ``n_node_kinds`` at empty slots."""
+        """(M, S) the fragments; their number at empty slots."""
         return states.fragment
 
     def ends(self, states: Trees) -> Tensor:

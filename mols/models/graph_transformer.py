@@ -12,6 +12,7 @@ that follow one another, with nothing but sums over tokens between them, are one
 (``Layer.maps``): 18% fewer operations a token with two heads.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ class Tables(NamedTuple):
     """All that does not depend on the graphs.
 
     Attributes:
-        node: (F + 1, width) embeddings of the kinds of nodes.
+        node: (kinds + 1, width) embeddings of the kinds of nodes, the stand-in's last.
         edge: (K, width) embeddings of the kinds of edges.
         condition: (width,) of the conditions.
         maps: of each layer.
@@ -143,19 +144,30 @@ class Layer(nn.Module):
 class GraphTransformer(nn.Module):
     """Graphs with few kinds of nodes and edges -> features of their nodes and of the whole.
 
+    A kind of node is one value of each attribute, embedded as the sum of their embeddings. Kinds are numbered in the
+    order of ``itertools.product``; behind them comes the stand-in of an empty graph, with an embedding of its own.
+
     Args:
-        n_node_kinds: kinds of nodes; kind ``n_node_kinds`` is the stand-in of an empty graph.
+        n_node_values: how many values each attribute of a node has.
         n_end_kinds: values that an edge has at each of its ends.
         n_conditions: numbers of the conditioning.
         width, n_layers, n_heads: of the layers.
     """
 
     def __init__(
-        self, n_node_kinds: int, n_end_kinds: int, n_conditions: int, *, width: int, n_layers: int, n_heads: int
+        self,
+        n_node_values: Sequence[int],
+        n_end_kinds: int,
+        n_conditions: int,
+        *,
+        width: int,
+        n_layers: int,
+        n_heads: int,
     ) -> None:
         super().__init__()
-        self.n_node_kinds, self.n_end_kinds = n_node_kinds, n_end_kinds
-        self.node_kinds = nn.Embedding(n_node_kinds + 1, width)
+        self.register_buffer("made_of", _made_of(n_node_values), persistent=False)
+        self.n_node_kinds, self.n_end_kinds = len(self.made_of) - 1, n_end_kinds
+        self.node_values = nn.Embedding(self.made_of.shape[1], width)
         self.node = mlp(width, width, width, 1)
         self.here, self.there = nn.Embedding(n_end_kinds, width), nn.Embedding(n_end_kinds, width)
         self.special_edges = nn.Parameter(torch.randn(FIRST, width))
@@ -187,7 +199,8 @@ class GraphTransformer(nn.Module):
         """What (n_conditions,) conditions and the parameters give."""
         pairs = (self.here.weight[:, None] + self.there.weight[None]).flatten(0, 1)
         edge = self.edge(leaky_relu(torch.cat([self.special_edges, pairs])))
-        node, condition = self.node(leaky_relu(self.node_kinds.weight)), self.condition(conditions)
+        node = self.node(leaky_relu(self.made_of @ self.node_values.weight))
+        condition = self.condition(conditions)
         return Tables(node, edge, condition, [layer.maps(edge, condition) for layer in self.layers])
 
     def encode(self, nodes: Tensor, ends: Tensor, n_nodes: Tensor, tables: Tables) -> list[Tensor]:
@@ -227,6 +240,16 @@ class GraphTransformer(nn.Module):
         kinds[:, 1:, 1:] = torch.where(ends > 0, FIRST + pair, ABSENT)
         kinds.diagonal(dim1=1, dim2=2).fill_(SELF)
         return kinds
+
+
+def _made_of(n_values: Sequence[int]) -> Tensor:
+    """(kinds + 1, values + 1) 1 at the values that each kind is made of, 0 elsewhere; the stand-in is last in both."""
+    values = torch.arange(sum(n_values)).split(list(n_values))
+    kinds = torch.cartesian_prod(*values).view(-1, len(n_values))
+    made_of = torch.zeros(len(kinds) + 1, sum(n_values) + 1)
+    made_of[:-1].scatter_(1, kinds, 1.0)
+    made_of[-1, -1] = 1.0
+    return made_of
 
 
 def _permuted(ends: Tensor, slots: Tensor) -> Tensor:

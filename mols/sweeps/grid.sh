@@ -15,7 +15,9 @@ for seed in $SEEDS; do
         for objective in $OBJECTIVES; do
             for approach in $APPROACHES; do
                 [[ $measured != *" $task $objective $approach $rate $seed "* ]] || continue
-                echo "python -m mols.tasks.$task --seed $seed --algo $objective --backward_approach $approach" \
+                own=""
+                [ "$approach" != pessimistic ] || own=" --no_sampling_model --rand_pb_init"  # as the authors ran it
+                echo "python -m mols.tasks.$task --seed $seed --algo $objective --backward_approach $approach$own" \
                     "--lr $rate$options --n $iterations --validate_every $every --output_dir $OUTPUT_DIR --if_exists resume"
             done
         done

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from mols import agent as agents
 from mols import learning
 from mols.algorithm import train_step, update_backward, update_forward
 from mols.backward_loss import ema_update
@@ -34,10 +35,16 @@ def ema(names):
     return {f"EMA {name}" for name in names}
 
 
+def q_target(algo):
+    return {f"Q target {name}" for name in MOVED_BY_ALGO[algo]} if algo in DQN else set()
+
+
 def groups_of(agent):
-    """Every named parameter group of an agent, those of its EMA model included."""
-    average = {f"EMA {name}": group for name, group in agent.average.groups().items()}
-    return agent.policies.groups() | average
+    """Every named parameter group of an agent, those of its copies included."""
+    copies = {"EMA": agent.average, **({"Q target": agent.q_target} if hasattr(agent, "q_target") else {})}
+    return agent.policies.groups() | {
+        f"{copy} {name}": group for copy, policies in copies.items() for name, group in policies.groups().items()
+    }
 
 
 def snapshot(agent):
@@ -50,7 +57,7 @@ def moved(before, after):
 
 
 def same(first, second):
-    """Whether all weights of two agents are the same bits, EMA models included."""
+    """Whether all weights of two agents are the same bits, those of their copies included."""
     return moved(snapshot(first), snapshot(second)) == set()
 
 
@@ -85,13 +92,13 @@ def assert_moves_by_the_table(agent, algo, approach):
     """
     online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
     states = [snapshot(agent)]
-    assert set(states[0]) == online | ema(online)
+    assert set(states[0]) == online | ema(online) | q_target(algo)
     for _ in range(2):
         train_step(agent)
         states.append(snapshot(agent))
     followed = {"trunk"} | MOVED_BY_APPROACH[approach] if approach in OWN_LOSS else online
-    assert moved(states[0], states[1]) == online | ema(followed)
-    assert moved(states[1], states[2]) == online | ema(online)
+    assert moved(states[0], states[1]) == online | ema(followed) | q_target(algo)
+    assert moved(states[1], states[2]) == online | ema(online) | q_target(algo)
 
 
 def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, algo, approach):
@@ -104,11 +111,15 @@ def test_without_dueling_the_value_has_no_output_of_its_own(new_agent, algo):
     before = snapshot(agent)
     train_step(agent)
     online = {"trunk", "forward_head", "backward_head"}
-    assert moved(before, snapshot(agent)) == online | ema(online)
+    target = {"Q target trunk", "Q target forward_head"}
+    assert moved(before, snapshot(agent)) == online | ema(online) | target
 
 
 def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
-    """P_B's own loss moves trunk, backward head, log n and the EMA model; P_F's objective moves the rest."""
+    """P_B's own loss moves trunk, backward head, log n and the EMA model; P_F's objective moves the rest.
+
+    The Q target among it, whatever the approach.
+    """
     agent, batch = started(algo, approach)
     online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
     before = snapshot(agent)
@@ -118,10 +129,10 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
     after = snapshot(agent)
     if approach in OWN_LOSS:
         assert moved(before, between) == {"trunk"} | MOVED_BY_APPROACH[approach] | ema(online)
-        assert moved(between, after) == MOVED_BY_ALGO[algo]
+        assert moved(between, after) == MOVED_BY_ALGO[algo] | q_target(algo)
     else:
         assert moved(before, between) == set()
-        assert moved(between, after) == online | ema(online)
+        assert moved(between, after) == online | ema(online) | q_target(algo)
 
 
 def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
@@ -146,7 +157,7 @@ def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
 
 @pytest.mark.parametrize("algo", ["tb", "dqn"])
 def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
-    """Sample, P_B, EMA model, P_F; the EMA model moves exactly once, after P_F where P_B has no update of its own."""
+    """Sample, P_B, EMA model, P_F, Q target; the EMA model moves once, after P_F where P_B has no update of its own."""
     agent, calls = new_agent(algo, approach), []
     for name in ("sample", "backward_loss", "forward_loss"):
         method = getattr(agent, name)
@@ -154,18 +165,22 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
     move_towards = learning.move_towards
 
     def recorded(target, online, decay):
-        calls.append("EMA")
-        assert target is agent.average and online is agent.policies
-        expected = [p.clone() for p in target.parameters()]
-        ema_update(expected, online.parameters(), 0.95)
+        is_average = target is agent.average
+        calls.append("EMA" if is_average else "Q target")
+        assert online is agent.policies and (is_average or target is agent.q_target)
+        expected, online_now = [p.clone() for p in target.parameters()], dict(online.named_parameters())
+        now = [online_now[name] for name, _ in target.named_parameters()]
+        ema_update(expected, now, 0.95 if is_average else 0.9)
         move_towards(target, online, decay)
         assert all(map(torch.equal, target.parameters(), expected))
 
-    monkeypatch.setattr(learning, "move_towards", recorded)
+    for module in (learning, agents):
+        monkeypatch.setattr(module, "move_towards", recorded)
     train_step(agent)
     train_step(agent)
     own = ["sample", "backward_loss", "EMA", "forward_loss"]
-    assert calls == 2 * (own if approach in OWN_LOSS else ["sample", "backward_loss", "forward_loss", "EMA"])
+    step = own if approach in OWN_LOSS else ["sample", "backward_loss", "forward_loss", "EMA"]
+    assert calls == 2 * (step + (["Q target"] if algo == "dqn" else []))
 
 
 # No gradient leaks from one loss into the other's step; clipping comes before the step

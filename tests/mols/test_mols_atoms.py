@@ -280,6 +280,19 @@ def test_node_kinds_are_atoms_with_their_attributes(environment, graphs, states)
     assert atoms[environment.n_node_kinds] == {None} and max(atoms) == environment.n_node_kinds
 
 
+def test_kinds_are_numbered_as_the_network_takes_them_apart(environment, graphs, states):
+    """A node's embedding is that of its element plus those of its attributes' values."""
+    trunk = GraphTransformer(environment.n_node_values, environment.n_bonds, 4, width=4, n_layers=0, n_heads=1)
+    weight, kinds = trunk.node_values.weight, environment.node_kinds(states).tolist()
+    atoms = {row[i]: atom for graph, row in zip(graphs, kinds, strict=True) for i, atom in graph.atoms}
+    columns = (environment.vocabulary.elements, *environment.vocabulary.attributes)
+    first = [sum(map(len, columns[:number])) for number in range(len(columns))]
+    for kind, atom in atoms.items():
+        given = zip(first, columns, (atom.symbol, *atom.values), strict=True)
+        expected = sum(weight[start + values.index(value)] for start, values, value in given)
+        torch.testing.assert_close((trunk.made_of @ weight)[kind], expected)
+
+
 def test_sizes(environment, graphs, states):
     assert environment.n_nodes(states).tolist() == [len(graph.atoms) for graph in graphs]
     assert environment.is_empty(states).tolist() == [not graph.atoms for graph in graphs]
@@ -351,7 +364,8 @@ def test_batches_of_none(environment, states):
 def test_the_trunk_reads_the_states_whatever_their_slots(walked):
     environment, passed = walked
     torch.manual_seed(0)
-    trunk = GraphTransformer(environment.n_node_kinds, environment.n_bonds, 4, width=16, n_layers=2, n_heads=2).double()
+    sizes = {"width": 16, "n_layers": 2, "n_heads": 2}
+    trunk = GraphTransformer(environment.n_node_values, environment.n_bonds, 4, **sizes).double()
     states, conditions = to_tensors(passed[30]), torch.ones(4, dtype=torch.double)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     renamed = Graphs(states.element[:, order], states.attribute[:, order], states.bond[:, order][:, :, order])

@@ -9,7 +9,7 @@ from small_runs import command, quicken
 from torch.nn.functional import linear
 
 from mols import benchmark, settings
-from mols.agent import make_agent
+from mols.agent import QAgent, make_agent
 from mols.algorithm import train_step
 from mols.models import graph_transformer
 from mols.models.graph_transformer import Layer
@@ -33,7 +33,8 @@ def test_the_operations_of_an_iteration_by_hand(reward_agent):
     """Width 16, two layers, three heads, 10 tokens; a product (a, b) @ (b, c) counts 2abc."""
     forward = 2 * (10 * 2 * 32 * (3 * 48 + 16) + 2 * (10 * 2 * 16 * 64))
     expected = {("tb", "uniform"): 1 + 3, ("tb", "tlm"): 1 + 3 + 3 + 1, ("dqn", "uniform"): 1 + 3 + 1}
-    expected["soft_dqn", "tlm"] = 1 + 3 + 3 + 1  # the EMA model is both targets
+    expected["soft_dqn", "tlm"] = 1 + 3 + 3 + 2  # targets of Q and of P_B
+    expected["tb", "pessimistic"] = 1 + 3 + 3  # the online P_B is scored
     for (algo, approach), n_passes in expected.items():
         agent = reward_agent(algo, approach, "--width=16", "--n_layers=2", "--n_heads=3")
         assert benchmark.operations(agent, 10) == n_passes * forward
@@ -50,7 +51,7 @@ def test_the_operations_are_those_that_an_iteration_makes(algo, approach, reward
         return output
 
     monkeypatch.setattr(graph_transformer, "linear", lambda *args: count(args[0].shape[1], linear(*args)))
-    for policies in (agent.policies, agent.average):
+    for policies in (agent.policies, agent.average, *([agent.q_target] if isinstance(agent, QAgent) else [])):
         for layer in policies.modules():
             if isinstance(layer, Layer):
                 for part in (layer.up, layer.down):

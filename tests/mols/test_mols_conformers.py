@@ -1,6 +1,8 @@
 """Conformers: the lowest of five, one for a molecule, none where there is none; worker processes."""
 
+import csv
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 from rdkit.Chem.rdForceFieldHelpers import MMFFGetMoleculeForceField, MMFFGetMoleculeProperties
 
+import mols
 from mols.models import conformers
 from mols.models.conformers import ConformerMap, conformer
 
@@ -65,6 +68,13 @@ def test_a_chiral_centre_keeps_its_hand():
         p = conformer(smiles).positions
         volumes.append(np.linalg.det(p[[0, 2, 3]] - p[1]))
     assert volumes[0] * volumes[1] < 0 and min(map(abs, volumes)) > 0.5
+
+
+@pytest.mark.slow
+def test_ten_of_the_pages_thirty_best_molecules_of_qm9_have_none():
+    with (Path(mols.__file__).parent / "results" / "molecules" / "qm9_best.csv").open(newline="") as file:
+        smiles = [row["smiles"] for row in csv.DictReader(file)]
+    assert (len(smiles), sum(conformer(each) is None for each in smiles)) == (30, 10)
 
 
 def test_a_molecule_has_one_conformer():

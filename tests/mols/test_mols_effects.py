@@ -26,7 +26,7 @@ TRAINING = {
     "max_fragments": ("tb", "", "--max_fragments 3"),
     "rp": ("tb", "", "--rp 0.9"),
     "ap": ("tb", "--rp 0.9", "--ap none"),
-    "aexp": ("tb", "--rp 0.9 --ap exp", "--aexp 0.9"),
+    "aexp": ("tb", "--rp 0.9 --ap exp", "--aexp 0.01"),
     "width": ("tb", "", "--width 8"),
     "n_layers": ("tb", "", "--n_layers 2"),
     "n_heads": ("tb", "", "--n_heads 2"),
@@ -39,6 +39,7 @@ TRAINING = {
     "weight_decay": ("tb", "", "--weight_decay 0.1"),
     "gradient_clipping": ("tb", "", "--gradient_clipping 0.01"),
     "target_decay": ("tb", "--lr 0.05", "--target_decay 0.1"),
+    "no_sampling_model": ("tb", "--lr 0.05", "--no_sampling_model"),
     "subtb_lambda": ("subtb", "", "--subtb_lambda 0.5"),
     "blr": ("tb", "", "--blr 0.001"),
     "blrd": ("tb", "", "--blrd 1"),
@@ -47,6 +48,7 @@ TRAINING = {
     "m_l0": ("dqn", "", "--m_l0=-0.01"),
     "leaf_coeff": ("dqn", "", "--leaf_coeff 1"),
     "not_dueling": ("dqn", "", "--not_dueling"),
+    "q_target_decay": ("dqn", "", "--q_target_decay 0.1"),
     "proxy": ("db", "--temp 0.05", "--proxy surrogate"),  # or log R would be -75 either way
     "reward": ("tb", "", "--proxy auto --reward qed"),
 }

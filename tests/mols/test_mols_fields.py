@@ -26,12 +26,12 @@ EVERYWHERE = {
     "temp": 10.0, "proxy": "auto", "data_dir": "", "workers": 0,
     "max_fragments": 8, "rp": 0.05, "ap": "linear", "aexp": 0.0, "width": 128, "n_layers": 8, "n_heads": 2,
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
-    "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
+    "no_sampling_model": False, "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
     "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
     "threads": 1, "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
-DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False}
+DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}
 OWN = {
     "tb": {"log_z_lr": 1e-3, "log_z_lrd": 50_000.0},
     "db": {},
@@ -46,7 +46,8 @@ APPROACHES = {  # that have an option, where not all do
 }
 PROMISED = shlex.split(
     "--n --batch_size --temp --lr --lrd --blr --blrd --rp --ap --aexp --m_alpha --m_l0 --not_dueling --rand_pb_init "
-    "--max_fragments --validate_every --corr_every --corr_rounds --corr_molecules --checkpoint_every --test_set "
+    "--no_sampling_model --q_target_decay --max_fragments "
+    "--validate_every --corr_every --corr_rounds --corr_molecules --checkpoint_every --test_set "
     "--device --threads --workers --data_dir --proxy --output_dir --if_exists --wandb --tensorboard "
     "--seed --algo --backward_approach"
 )
@@ -104,8 +105,8 @@ def test_the_backward_learning_rate_is_a_tenth_of_the_forward_one_unless_given()
     assert parse("--lr", "0.002", "--blr", "0.001").blr == 0.001
 
 
-def test_exponential_annealing_has_a_scale_and_the_others_none():
-    assert [parse("--ap", ap).aexp for ap in ("exp", "linear", "none")] == [0.2, 0, 0]
+def test_exponential_annealing_leaves_a_share_and_the_others_have_none():
+    assert [parse("--ap", ap).aexp for ap in ("exp", "linear", "none")] == [0.99, 0, 0]
     assert parse("--ap", "exp", "--aexp", "0.5").aexp == 0.5
 
 
@@ -124,7 +125,7 @@ def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(mon
         if title not in ("usage", "options")  # argparse's own
     }
     shown = {"algo": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "blr": "a tenth of lr"}
-    shown |= {"aexp": "with --ap exp: 0.2", "wandb": "off", "data_dir": "off"}
+    shown |= {"aexp": "with --ap exp: 0.99", "wandb": "off", "data_dir": "off"}
     shown |= {"reward": "off", "reward_changed": False, "mode_thresholds": "off"}
     defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
     del defaults["environment"]
@@ -175,6 +176,7 @@ CHANGED = {  # of dqn unless it has none
     "algo": "soft_dqn", "backward_approach": "uniform", "seed": "7", "n": "200", "batch_size": "8",
     "temp": "8.5", "max_fragments": "5", "rp": "0.01", "ap": "none", "width": "32", "n_layers": "2", "n_heads": "4",
     "lr": "1e-05", "lrd": "500.0", "weight_decay": "0.0", "gradient_clipping": "1.0", "target_decay": "0.5",
+    "no_sampling_model": "True", "q_target_decay": "0.5",
     "blr": "0.0005", "blrd": "500.0", "rand_pb_init": "True", "m_alpha": "0.25", "m_l0": "-30.0", "leaf_coeff": "2.0",
     "not_dueling": "True", "validate_every": "50", "corr_every": "0", "corr_rounds": "5", "corr_molecules": "100",
     "test_set": "generated", "log_z_lr": "0.01", "log_z_lrd": "500.0", "subtb_lambda": "0.8",
@@ -214,7 +216,7 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
-    """But for the scale that goes with exponential annealing, and what goes with a resumed own reward."""
+    """But for the share that exponential annealing leaves, and what goes with a resumed own reward."""
     names = settings.by_name(seh_frag.OPTIONS).keys()
     assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "aexp", "reward_changed"} == names
 
@@ -232,7 +234,7 @@ def test_folders_of_values_that_follow_from_others():
     assert directory("tb", "--output_dir", "there/are") == Path("there/are/mols/seh_frag/tb-tlm/seed=1")
 
 
-def test_the_default_scale_of_exponential_annealing_does_not_differ():
+def test_the_default_share_of_exponential_annealing_does_not_differ():
     assert directory("tb", "--ap", "exp").parent.name == "tb-tlm-ap=exp"
     assert directory("tb", "--ap", "exp", "--aexp", "0.5").parent.name == "tb-tlm-ap=exp-aexp=0.5"
 

@@ -21,7 +21,7 @@ def network_of(environment, n_layers=2, n_heads=HEADS, seed=1):
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         sizes = {"width": WIDTH, "n_layers": n_layers, "n_heads": n_heads}
-        network = GraphTransformer(environment.n_fragments, 1 + environment.n_points, CONDITIONS, **sizes)
+        network = GraphTransformer((environment.n_fragments,), 1 + environment.n_points, CONDITIONS, **sizes)
         for parameter in network.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)
     return network
@@ -39,7 +39,7 @@ class Slow:
         self.network, self.ends, self.condition = network, ends, network.condition(conditions)
         self.nodes = [i for i, kind in enumerate(fragment) if kind != network.n_node_kinds]
         self.names = [VIRTUAL, *(self.nodes or [0])]
-        kinds = network.node_kinds.weight
+        kinds = network.node_values.weight
         self.tokens = {i: network.node(leaky_relu(kinds[fragment[i]])) for i in self.names[1:]}
         self.tokens[VIRTUAL] = self.condition
         self.edge = {(t, s): self.embedding(t, s) for t in self.names for s in self.sources(t)}
@@ -157,6 +157,21 @@ def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, 
         assert ours.abs().max() > 1e-6, name
 
 
+def test_a_kind_of_node_is_the_sum_of_its_attributes_embeddings(double):
+    """As the loops have it, and its gradient; the stand-in has an embedding of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = GraphTransformer((3, 1, 2), 2, CONDITIONS, width=WIDTH, n_layers=1, n_heads=HEADS)
+    assert (network.n_node_kinds, network.node_values.weight.shape) == (6, (3 + 1 + 2 + 1, WIDTH))
+    value, none = network.node_values.weight, torch.zeros(CONDITIONS)
+    kinds = [value[a] + value[3] + value[4 + c] for a in range(3) for c in range(2)] + [value[6]]
+    expected = torch.stack([network.node(leaky_relu(kind)) for kind in kinds])
+    found = network.tables(none).node
+    assert_same([found], [expected])
+    direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+    assert_same(*(torch.autograd.grad((each * direction).sum(), [value]) for each in (found, expected)))
+
+
 @both
 def test_features_follow_the_slots(batch, conditions):
     """Any naming of the slots, those that are empty too; the empty graph's stand-in is in slot 0 whatever its name."""
@@ -216,7 +231,7 @@ def test_the_empty_graph_has_one_stand_in_node_and_empty_slots_are_zero(small, w
     assert (node[~present] == 0).all() and (node[present].abs().max(-1).values > 1e-3).all()
     assert torch.equal(graph[0, :WIDTH], node[0, 0])  # the mean of one
     with torch.no_grad():
-        network.node_kinds.weight[small.n_fragments] += 1.0
+        network.node_values.weight[small.n_fragments] += 1.0
     moved = (network(*states, network.tables(conditions)).graph != graph).any(1)
     assert torch.equal(moved, small.is_empty(states))
 

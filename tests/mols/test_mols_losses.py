@@ -15,13 +15,14 @@ BALANCE = ("tb", "db", "subtb")
 
 @pytest.fixture
 def make(new_agent, double):
-    """``make(algo, approach)``: an agent in double precision, its weights and the EMA model's away from each other."""
+    """``make(algo, approach)``: an agent in double precision, its weights away from those of its copies."""
 
     def new(algo, approach, **options):
         agent = new_agent(algo, approach, **({"batch_size": 6, "rp": 0.3, "rand_pb_init": True} | options))
         generator = torch.Generator().manual_seed(3)
+        copies = [getattr(agent, name) for name in ("policies", "average", "q_target") if hasattr(agent, name)]
         with torch.no_grad():
-            for parameter in itertools.chain(agent.policies.parameters(), agent.average.parameters()):
+            for parameter in itertools.chain.from_iterable(policies.parameters() for policies in copies):
                 parameter.add_(0.15 * torch.randn(parameter.shape, generator=generator))
         return agent
 
@@ -44,7 +45,7 @@ class Loop:
 
     def outputs(self, policies, state):
         """Features, forward logits and log P_B of one state, which the network sees by itself."""
-        key = policies is self.agent.policies, state
+        key = id(policies), state
         if key not in self.known:
             one = Trees(*(torch.tensor([part]) for part in state))
             features = policies.features(one)
@@ -148,7 +149,7 @@ class Loop:
                 return self.graph_output(policies, "log_flow_head", state)
             return coefficient * log_sum([q / coefficient for q in self.logits(policies, state).values()])
 
-        online, target = self.agent.policies, self.agent.average
+        online, target = self.agent.policies, self.agent.q_target
         trajectories = self.trajectories(transitions)
         for state, action, child, undo in itertools.chain(*trajectories):
             if dueling:

@@ -253,7 +253,7 @@ def test_the_q_agents_loss_is_zero_at_the_exact_solution(
     """Also with dueling: Q = V + c log pi with one c = 1 / (1 - alpha), in the policy as in the bonus."""
     agent = new_agent(algo, "naive", m_alpha=m_alpha, not_dueling=not_dueling)
     assert agent.coefficient == 1 / (1 - m_alpha)
-    agent.policies = agent.average = Tables(solution, agent.coefficient, not not_dueling)
+    agent.policies = agent.average = agent.q_target = Tables(solution, agent.coefficient, not not_dueling)
     assert agent.forward_loss(Batch(batch, rewards)).item() < 1e-18
     assert agent.forward_loss(Batch(batch, rewards + 0.1)).item() > 1e-3
     agent.coefficient *= 1.2

@@ -209,6 +209,20 @@ def test_frozen_copy_has_the_values_takes_no_gradient_and_shares_only_the_enviro
     assert not any(module.training for module in copy.modules())
 
 
+def test_a_frozen_copy_lacks_the_heads_that_it_is_to_lack_and_follows_in_the_others(small, new_policies):
+    policies = new_policies(small, approach="maxent")
+    copy = frozen_copy(policies, without=("backward_head", "log_n_head"))
+    assert copy.groups().keys() == {"trunk", "forward_head", "log_flow"}
+    assert policies.groups().keys() == {"trunk", "forward_head", "log_flow", "backward_head", "log_n"}
+    with torch.no_grad():
+        for parameter in policies.parameters():
+            parameter += 1.0
+    move_towards(copy, policies, 0.75)
+    for name, group in copy.groups().items():
+        for parameter, online in zip(group, policies.groups()[name], strict=True):
+            torch.testing.assert_close(parameter, online - 0.75)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.95])
 def test_move_towards_keeps_the_decays_share_of_the_old_parameters(small, new_policies, decay):
     online, target = new_policies(small, seed=1), frozen_copy(new_policies(small, seed=2))

@@ -71,7 +71,8 @@ BAD = [
     ("--rp nan", "between 0 and 1"),
     ("--aexp 0.1", "--aexp has no effect with --ap linear: leave it out, or take --ap exp"),
     ("--ap none --aexp 0.1", "--aexp has no effect with --ap none"),
-    ("--ap exp --aexp 0", "greater than 0"),
+    ("--ap exp --aexp 0", "greater than 0 and at most 1"),
+    ("--ap exp --aexp 1.5", "greater than 0 and at most 1"),
     ("--weight_decay -1", "at least 0"),
     ("--gradient_clipping -1", "at least 0"),
     ("--gradient_clipping nan", "at least 0"),
@@ -109,6 +110,12 @@ BAD = [
     ("--backward_approach pessimistic --blrd 10", "--blrd has no effect with --backward_approach pessimistic"),
     ("--backward_approach uniform --rand_pb_init", "no effect with --backward_approach uniform"),
     ("--leaf_coeff 10", "no effect with --algo tb"),
+    ("--algo db --q_target_decay 0.5", "--q_target_decay has no effect with --algo db: leave it out"),
+    ("--algo dqn --q_target_decay 1", "less than 1"),
+    (
+        "--backward_approach pessimistic --no_sampling_model --target_decay 0.5",
+        "--target_decay has no effect with --no_sampling_model and --backward_approach pessimistic: leave it out",
+    ),
     ("--algo subtb --not_dueling", "--not_dueling has no effect with --algo subtb"),
     ("--algo soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --algo dqn"),
 ]

@@ -107,14 +107,18 @@ def test_fewer_distinct_molecules_than_wanted_are_written_all_the_same(runs, tak
     assert f"{len(rows)} molecules, {len(rows)} of them distinct" in out
 
 
-def test_the_ema_model_is_sampled(copy, take):
+@pytest.mark.parametrize("no_sampling_model", [False, True])
+def test_the_model_that_sampled_in_training_is_sampled(copy, take, no_sampling_model):
+    config = json.loads((copy / "config.json").read_text()) | {"no_sampling_model": no_sampling_model}
+    (copy / "config.json").write_text(json.dumps(config))
+    other, sampled = ("average", "policies") if no_sampling_model else ("policies", "average")
     before = take(copy, "--n", "20", "--rounds", "0", out="a.csv")[3]
     state = torch.load(copy / "checkpoint.pt", weights_only=True)
-    for value in state["agent"]["policies"].values():
+    for value in state["agent"][other].values():
         value *= 3
     torch.save(state, copy / "checkpoint.pt")
     assert take(copy, "--n", "20", "--rounds", "0", out="b.csv")[3] == before
-    for value in state["agent"]["average"].values():
+    for value in state["agent"][sampled].values():
         value *= 3
     torch.save(state, copy / "checkpoint.pt")
     assert take(copy, "--n", "20", "--rounds", "0", out="c.csv")[3] != before

@@ -11,7 +11,7 @@ import pytest
 
 import mols
 from mols import collect, settings
-from mols.experiment import flatten
+from mols.experiment import ExperimentError, flatten
 from mols.suite import RESULTS_VERSIONS
 from mols.tasks import qm9, seh_frag
 
@@ -62,12 +62,26 @@ def test_figures_2_and_3_are_every_cell_once_tuning_seed_first(name):
     ]
     assert sweep(f"{name}_figure3.sh").stdout == sweep(f"{name}_figure2.sh").stdout
     task = TASKS[name]
-    for config in figure[:: len(figure) // 25]:
+    for config in figure[:: len(figure) // 27]:
         given = ["--algo", config.algo, "--backward_approach", config.backward_approach]
         given += ["--seed", str(config.seed), "--lr", str(config.lr)]
         shipped = settings.parse(given, task.NAME, task.OPTIONS)
-        files = {"proxy": "original", "test_set": "original"} if name == "seh" else {}
-        assert config.to_dict() == shipped.to_dict() | files | {"if_exists": "resume"}, "the paper's own settings"
+        own = {"proxy": "original", "test_set": "original"} if name == "seh" else {}
+        if config.backward_approach == "pessimistic":  # as the authors ran it
+            own |= {"no_sampling_model": True, "rand_pb_init": True}
+        assert config.to_dict() == shipped.to_dict() | own | {"if_exists": "resume"}, "the paper's own settings"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_runs_of_a_figure_go_into_one_file_though_pessimistic_has_settings_of_its_own(name):
+    runs = configs(f"{name}_figure2.sh", SEEDS="1")
+    assert {config.no_sampling_model for config in runs} == {config.rand_pb_init for config in runs} == {False, True}
+    flat = [flatten(config.to_dict()) for config in runs]
+    collect.require_comparable(flat, [])
+    for field in ("no_sampling_model", "rand_pb_init"):
+        other = next(config for config in flat if config["backward_approach"] == "pessimistic") | {field: False}
+        with pytest.raises(ExperimentError, match=f"the runs differ in {field} "):
+            collect.require_comparable([*flat, other], [])
 
 
 @pytest.mark.parametrize("name", TASKS)

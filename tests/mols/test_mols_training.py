@@ -1,8 +1,7 @@
-"""What an agent does over many steps: rates, random actions, its EMA model, evaluation, checkpoints, log n learned."""
+"""What an agent does over many steps: rates, random actions, its copies, evaluation, checkpoints, log n learned."""
 
 import copy
 import io
-import math
 
 import numpy as np
 import pytest
@@ -18,7 +17,8 @@ from mols.tasks.seh_frag import THRESHOLDS
 
 
 def weights(agent):
-    return [p.detach().clone() for policies in (agent.policies, agent.average) for p in policies.parameters()]
+    copies = [getattr(agent, name) for name in ("policies", "average", "q_target") if hasattr(agent, name)]
+    return [p.detach().clone() for policies in copies for p in policies.parameters()]
 
 
 def rates(learner):
@@ -76,8 +76,8 @@ def test_the_defaults_are_the_papers(new_agent):
         ({}, [0.05, 0.0375, 0.025, 0.0125]),
         ({"rp": 0.4}, [0.4, 0.3, 0.2, 0.1]),
         ({"rp": 0.4, "ap": "none"}, [0.4] * 4),
-        ({"rp": 0.4, "ap": "exp"}, [0.4 * math.exp(-t / 4 / 0.2) for t in range(4)]),
-        ({"rp": 0.4, "ap": "exp", "aexp": 0.5}, [0.4 * math.exp(-t / 4 / 0.5) for t in range(4)]),
+        ({"rp": 0.4, "ap": "exp"}, [0.4, 0.398996, 0.397995, 0.396996]),  # 0.4 * 0.99^(t / 4)
+        ({"rp": 0.4, "ap": "exp", "aexp": 0.0625}, [0.4, 0.2, 0.1, 0.05]),
     ],
 )
 def test_the_ema_model_samples_with_fewer_and_fewer_random_actions(new_agent, monkeypatch, options, shares):
@@ -91,7 +91,7 @@ def test_the_ema_model_samples_with_fewer_and_fewer_random_actions(new_agent, mo
     monkeypatch.setattr(learning, "sample_trajectories", recorded)
     for _ in range(4):
         agent.sample()
-    assert seen == pytest.approx(shares)
+    assert seen == pytest.approx(shares, rel=1e-5)
 
 
 def test_a_batch_has_the_rewards_of_its_ends_and_molecules_are_counted(new_agent):
@@ -109,6 +109,25 @@ def test_the_ema_model_starts_as_a_frozen_copy(new_agent, algo, approach):
     assert all(map(torch.equal, agent.average.parameters(), agent.policies.parameters()))
     assert not {p.data_ptr() for p in agent.average.parameters()} & {p.data_ptr() for p in agent.policies.parameters()}
     assert not any(p.requires_grad for p in agent.average.parameters())
+
+
+@pytest.mark.parametrize("algo", ["soft_dqn", "dqn"])
+def test_the_q_target_starts_as_a_copy_of_what_q_needs_and_keeps_its_own_share(new_agent, algo, approach):
+    """0.9 by default, whatever the EMA model's is; P_B's update does not move it, P_F's once."""
+    for decay, options in ((0.9, {}), (0.25, {"q_target_decay": 0.25})):
+        agent = new_agent(algo, approach, rand_pb_init=True, target_decay=0.5, lr=0.01, **options)
+        online, target = (dict(policies.named_parameters()) for policies in (agent.policies, agent.q_target))
+        assert not any(name.startswith(("backward_head", "log_n")) for name in target)
+        assert len(online) - len(target) == sum(name.startswith(("backward_head", "log_n")) for name in online)
+        assert all(torch.equal(value, online[name]) and not value.requires_grad for name, value in target.items())
+        batch = agent.sample()
+        before = {name: value.clone() for name, value in target.items()}
+        update_backward(agent, batch)
+        assert all(torch.equal(value, before[name]) for name, value in target.items())
+        update_forward(agent, batch)
+        for name, value in target.items():
+            torch.testing.assert_close(value, decay * before[name] + (1 - decay) * online[name])
+        assert not torch.equal(target["trunk.special_edges"], before["trunk.special_edges"])
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
@@ -188,9 +207,33 @@ def test_correlations_are_due_at_the_first_row_after_so_many_steps_and_at_the_en
         assert ("reward_correlation" in metrics) == ("reward_correlation_generated" in metrics) == due
 
 
+@pytest.mark.parametrize("no_sampling_model", [False, True])
+def test_the_ema_model_samples_unless_it_is_not_to(new_agent, monkeypatch, algo, no_sampling_model):
+    """In training and for the correlations; P_B's target is the EMA model in both cases."""
+    agent = new_agent(algo, "tlm", no_sampling_model=no_sampling_model, corr_every=1, corr_rounds=1, lr=0.05)
+    train_step(agent)
+    seen = []
+    for name in ("sample_trajectories", "estimated_log_prob"):
+        function = getattr(learning, name)
+        monkeypatch.setattr(learning, name, lambda *given, f=function, **how: seen.append(given) or f(*given, **how))
+    batch = agent.sample()
+    agent.evaluate(1)
+    models = {id(each) for given in seen for each in given if each in (agent.policies, agent.average)}
+    assert models == {id(agent.policies if no_sampling_model else agent.average)} and len(seen) == 4
+    loss = agent.forward_loss(batch).item()
+    with torch.no_grad():
+        agent.average.backward_head["remove"][2].weight.add_(torch.linspace(-1, 1, 16))
+    assert agent.forward_loss(batch).item() != loss
+
+
+@pytest.mark.parametrize("no_sampling_model", [False, True])
 @pytest.mark.parametrize("algo", ["tb", "dqn"])
-def test_correlations_are_of_the_ema_model_on_the_test_set_and_on_its_own_molecules(new_agent, few_generated, algo):
-    agent = new_agent(algo, "tlm", corr_every=1, corr_rounds=3, lr=0.05, rp=0.5)
+def test_correlations_are_of_the_model_that_samples_on_the_test_set_and_on_its_own_molecules(
+    new_agent, few_generated, algo, no_sampling_model
+):
+    options = {"corr_every": 1, "corr_rounds": 3, "lr": 0.05, "rp": 0.5, "no_sampling_model": no_sampling_model}
+    agent = new_agent(algo, "tlm", **options)
+    model = agent.policies if no_sampling_model else agent.average
     for _ in range(3):
         train_step(agent)
     rng = copy.deepcopy(agent.streams.evaluation)
@@ -199,9 +242,9 @@ def test_correlations_are_of_the_ema_model_on_the_test_set_and_on_its_own_molecu
     for name in ("reward_correlation", "reward_correlation_generated"):
         states = agent.task.test_states
         if name.endswith("generated"):
-            batch = learning.sample_trajectories(agent.average, environment, 20, rng, **how)
+            batch = learning.sample_trajectories(model, environment, 20, rng, **how)
             states = batch.terminal_states
-        log_prob = estimated_log_prob(states, agent.average, environment, rng, rounds=3, **how)
+        log_prob = estimated_log_prob(states, model, environment, rng, rounds=3, **how)
         expected = np.corrcoef(log_prob.numpy(), agent.task.reward(states).log().numpy())[0, 1]
         assert metrics[name] == pytest.approx(expected, abs=1e-4)
         found.append(expected)

@@ -1,0 +1,86 @@
+"""The golden run of an objective and an approach: its losses step by step, which golden.json keeps.
+
+A run on trees of fragments, then one on graphs of atoms, with tiny networks. Float64, so that no processor's rounding
+flips a sampled action; decays are steep and lengths short, so that every schedule, target and buffer shows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mols import settings
+from mols.agent import make_agent
+from mols.algorithm import train_step
+from mols.backward_loss import APPROACHES
+from mols.envs.atoms import AtomEnvironment
+from mols.envs.fragments import FragmentEnvironment
+from mols.envs.vocabulary import Fragment
+from mols.reward import Scores
+from mols.task import Task
+from mols.tasks import qm9, seh_frag
+
+VOCABULARY = (Fragment("F", (0,)), Fragment("CN", (0, 1)), Fragment("CCS", (0, 1, 2)))
+TREE_STEPS, ATOM_STEPS, RECENT = 6, 4, 20  # steps; so many more on trees until the buffer of batches forgets
+EXPONENT = 4
+OPTIONS = {
+    "batch_size": 3, "width": 8, "n_layers": 1, "n_heads": 2, "rp": 0.5, "temp": EXPONENT, "device": "cpu",
+    "lr": 0.01, "lrd": 4, "log_z_lr": 0.05, "log_z_lrd": 3, "weight_decay": 0.01, "gradient_clipping": 2,
+    "target_decay": 0.7, "q_target_decay": 0.5, "subtb_lambda": 0.8, "blr": 0.02, "blrd": 2, "rand_pb_init": True,
+    "m_l0": -1, "leaf_coeff": 3,
+}  # fmt: skip
+# Pessimistic as the sweeps run it, where nothing reads the EMA model.
+OF_PESSIMISTIC = {"no_sampling_model": True, "target_decay": 0.95}
+
+
+class NumberedReward:
+    """Stands in for a task's reward and its molecules: r from 0.5 on of the numbers that a state is made of."""
+
+    def __call__(self, states, *, training: bool) -> Scores:
+        numbers = torch.cat([tensor.flatten(1) for tensor in states], 1)
+        r = 0.5 + (numbers * torch.arange(1, numbers.shape[1] + 1) ** 2).sum(1).remainder(97) / 97
+        return Scores(EXPONENT * r.log(), r, ["C"] * len(r))
+
+    @staticmethod
+    def to_molecules(states):
+        return states
+
+
+def golden_run(objective: str, approach: str) -> list[list[float | None]]:
+    """[loss, pb_loss] of every step, None where nothing was learned."""
+    trees, atoms = FragmentEnvironment(VOCABULARY, max_fragments=3), AtomEnvironment(max_atoms=3)
+    tree_steps = TREE_STEPS + (RECENT if APPROACHES[approach].batch == "recent" else 0)
+    with double_precision():
+        curve = losses_of(objective, approach, seh_frag, trees, tree_steps)
+        return curve + losses_of(objective, approach, qm9, atoms, ATOM_STEPS)
+
+
+def losses_of(objective: str, approach: str, task, environment, n_steps: int) -> list[list[float | None]]:
+    """Those of one task."""
+    config = settings.parse([*arguments(objective, approach), f"--n={n_steps}"], task.NAME, task.OPTIONS)
+    reward = NumberedReward()
+    agent = make_agent(config, Task(environment, reward, reward, environment.initial_states(0), (2.0,)))
+    steps = [train_step(agent) for _ in range(n_steps)]
+    return [[step["loss"], step["pb_loss"]] for step in steps]
+
+
+def arguments(objective: str, approach: str) -> list[str]:
+    """The command line of ``OPTIONS``, but for those that the objective or the approach lacks."""
+    table, argv = settings.by_name(settings.OPTIONS), []
+    given = {"algo": objective, "backward_approach": approach} | OPTIONS
+    for name, value in (given | (OF_PESSIMISTIC if approach == "pessimistic" else {})).items():
+        option = table[name]
+        if objective in (option.objectives or [objective]) and approach in (option.approaches or [approach]):
+            argv.append(f"--{name}" if value is True else f"--{name}={value}")
+    return argv
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Float64 as torch's default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
