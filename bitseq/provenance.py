@@ -31,11 +31,18 @@ def code_version(suite: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
-    """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed."""
+def describe_start(suite: Path, previous: dict[str, Any], stretch: dict[str, Any]) -> dict[str, Any]:
+    """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed.
+
+    Args:
+        suite: the suite's package folder.
+        previous: the meta.json that is there; empty for a fresh run.
+        stretch: device and threads from now on.
+    """
     version = code_version(suite)
+    stretch = stretch | {"machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "gpu": _gpu()}}
     if previous:
-        resumed = [*previous.get("resumed", []), {"start": now(), "code_version": version}]
+        resumed = [*previous.get("resumed", []), {"start": now(), "code_version": version, **stretch}]
         if version != previous["code_version"]:
             print(f"warning: resumed with code version {version}, started with {previous['code_version']}")
         return previous | {"resumed": resumed, "stop": None, "status": "running"}
@@ -46,11 +53,7 @@ def describe_start(suite: Path, previous: dict[str, Any]) -> dict[str, Any]:
         "code_version": version,
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "versions": {"python": platform.python_version(), **_library_versions()},
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "gpu": _gpu(),
-        },
+        **stretch,
         "start": now(),
         "resumed": [],
         "stop": None,
@@ -71,10 +74,10 @@ def _library_versions() -> dict[str, str]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.decode(errors="replace").strip()
 
 
 def now() -> str:

@@ -5,7 +5,9 @@
 RUNS are run folders or folders above them. One row per kept evaluation, at most 200 a run, the last always among
 them. Runs whose configurations differ in anything but environment, objective, approach, learning rate and seed are
 refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of different code
-versions, unless it names code_version. Runs that are not done are left out unless ``--unfinished`` takes them.
+versions, unless it names code_version. Runs that are not done are left out unless ``--unfinished`` takes them. Of a run
+that went on elsewhere than it started, the column stretches says where: cpu x1; cuda x1 is one thread on the CPU, then
+a GPU.
 
 Beside the CSV, <name>.configs.json holds the configurations. With them, ``--append`` adds runs to a CSV whose own run
 folders are gone: a run that it has already is not repeated, one that does not belong there is refused. Without
@@ -17,6 +19,7 @@ import argparse
 import csv
 import json
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,17 @@ from .collected import (
     CODE_VERSION,
     IDENTITY,
     STORAGE,
+    STRETCHES,
     by_run,
     merged,
     name_of,
     packed_configs,
     read_collected,
     read_configs,
-    replaced,
 )
-from .experiment import ExperimentError, flatten
+from .experiment import flatten
+from .files import make_folder, read_rows, written
+from .terminal import ExperimentError, command
 
 MAX_POINTS = 200
 TOLD = f"add --varying {CODE_VERSION}"
@@ -64,7 +69,7 @@ def find_runs(paths: list[Path], suite: str, unfinished: bool) -> list[Path]:
 def _suite_of(run: Path) -> str | None:
     """The suite that meta.json names; None where it does not."""
     try:
-        return json.loads((run / "meta.json").read_text()).get("suite")
+        return json.loads((run / "meta.json").read_text(encoding="utf-8")).get("suite")
     except (OSError, ValueError, AttributeError):
         return None  # read_runs will say what is wrong
 
@@ -110,13 +115,25 @@ def _ratio(key: str, value: Any, learning_rate: float | None) -> str:
     return json.dumps(value)
 
 
+def stretches_of(meta: dict[str, Any]) -> str:
+    """Device, threads and, of several, machine of each stretch of a run; empty where they are the same."""
+    machines, names, first = [], [], {name: meta.get(name) for name in ("device", "threads", "machine")}
+    for stretch in [first, *meta["resumed"]]:
+        where = first | stretch  # before there were moves, only the start was recorded, and its device was not
+        machines.append(json.dumps(where["machine"]))
+        names.append(f"{where['device']} x{where['threads']}" if where["device"] else "unknown")
+    if len(known := list(dict.fromkeys(machines))) > 1:
+        names = [f"{n} on machine {known.index(m) + 1}" for n, m in zip(names, machines, strict=True)]
+    places = [name for name, _ in groupby(names)]
+    return "; ".join(places) if len(places) > 1 else ""
+
+
 def rows_of(run: Path, config: dict[str, Any], suite: str, varying: list[str], version: str) -> list[dict[str, str]]:
     """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run.
 
     A row with rarer metrics than most takes the place of its nearest neighbour, but not of the last row's.
     """
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: still being written
+    _, rows = read_rows(run / "metrics.csv", list, torn=True)
     if not rows:
         return []
     last = len(rows) - 1
@@ -138,13 +155,14 @@ def read_runs(
     Raises:
         ExperimentError: a folder is damaged, or the runs do not belong together.
     """
-    configs, versions = [], []
+    configs, versions, stretches = [], [], []
     for run in runs:
         try:
-            configs.append(flatten(json.loads((run / "config.json").read_text())))
-            meta = json.loads((run / "meta.json").read_text())
+            configs.append(flatten(json.loads((run / "config.json").read_text(encoding="utf-8"))))
+            meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
+            stretches.append(stretches_of(meta))
             versions.append([meta[CODE_VERSION], *(resumed[CODE_VERSION] for resumed in meta["resumed"])])
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise ExperimentError(f"{run} has no readable config.json and meta.json: leave it out") from error
     fields = [field for field in varying if field != CODE_VERSION]
     unknown = [field for field in fields if not any(field in config for config in configs)]
@@ -152,10 +170,11 @@ def read_runs(
         raise ExperimentError(f"--varying {unknown[0]}: no run has such a field: take a name as config.json has it")
     require_comparable(known + configs, varying)
     rows: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for run, config, own in zip(runs, configs, versions, strict=True):
+    for run, config, own, where in zip(runs, configs, versions, stretches, strict=True):
         if len(set(own)) > 1 and CODE_VERSION not in varying:
             raise ExperimentError(f"{run} was resumed with another code version: run it anew, or {TOLD}")
-        for key, added in by_run(rows_of(run, config, suite, fields, own[0])).items():
+        named = {STRETCHES: where} if where else {}
+        for key, added in by_run([row | named for row in rows_of(run, config, suite, fields, own[0])]).items():
             rows[key] = merged(rows.get(key, []), added)
     if not rows:
         raise ExperimentError("no run has a row of metrics yet: wait for its first evaluation")
@@ -187,11 +206,9 @@ def collect(
             "name another --out"
         )
     names = list(dict.fromkeys(name for row in rows for name in row if name != CODE_VERSION))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(sidecar) as file:
-        json.dump({"varying": varying, **packed_configs(configs)}, file, indent=1)
-        file.write("\n")
-    with replaced(out) as file:
+    make_folder(out.parent)
+    with written(sidecar) as packed, written(out) as file:
+        packed.write(json.dumps({"varying": varying, **packed_configs(configs)}, indent=1) + "\n")
         writer = csv.DictWriter(file, [*names, CODE_VERSION], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -208,15 +225,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--append", action="store_true", help="add to the CSV what it does not have")
     parser.add_argument("--unfinished", action="store_true", help="take runs that are not done too")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         n_runs = collect(
             arguments.runs, arguments.out, arguments.varying, suite, arguments.append, arguments.unfinished
         )
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{n_runs} runs in {arguments.out}")
-    return 0
+        print(f"{n_runs} runs in {arguments.out}")
+
+    return command(work)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("options", "colours", "collect", "collected", "report", "launch")
+COPIES += ("terminal", "files", "options", "colours", "collect", "collected", "report", "launch")
 COPIES += ("tables", "aggregates", "verdicts", "claims", "citations", "panels")
 COPIED = (*(f"{name}.py" for name in COPIES), "references.bib", "sweeps/common.sh")
 COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib"}

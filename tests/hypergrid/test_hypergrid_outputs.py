@@ -105,7 +105,7 @@ def test_the_report_replaces_its_section_alone():
     assert new.startswith("before\n") and new.endswith("\nafter\n")
     assert "| new |" in new and "old" not in new
     assert report.replaced(new, "| new |") == new
-    with pytest.raises(ValueError, match="markers"):
+    with pytest.raises(ExperimentError, match="markers"):
         report.replaced("no markers", "| new |")
 
 
