@@ -108,6 +108,54 @@ def test_a_module_keeps_the_house_style(path):
     assert len(text.splitlines()) <= 310, "one idea, one file"
 
 
+def unsafe_uses_of_files(path: Path) -> list[str]:
+    """Where a module reads or writes text as the locale has it, or writes a file in place and not by ``files.py``."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        of_an_object = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if of_an_object else getattr(node.func, "id", "")
+        given = {keyword.arg for keyword in node.keywords}  # None: those of a dictionary
+        modes = [word.value for word in node.args[0 if of_an_object else 1 :] if isinstance(word, ast.Constant)]
+        mode = modes[0] if modes else "r"
+        text = (name == "open" and "b" not in mode) or (of_an_object and name in ("read_text", "write_text"))
+        if (text or "text" in given) and not given & {"encoding", None}:
+            found.append(f"{path.name}:{node.lineno}: {name} without an encoding")
+        in_place = (name == "open" and set(mode) & set("wx")) or (
+            of_an_object and name in ("write_text", "write_bytes")
+        )
+        to_a_path = name == "savefig" and not (isinstance(node.args[0], ast.Name) and node.args[0].id == "file")
+        if (in_place or to_a_path) and path.name not in ("files.py", "terminal.py"):
+            found.append(f"{path.name}:{node.lineno}: {name} in place")
+    return found
+
+
+MENDED_ELSEWHERE = pytest.mark.xfail(strict=True, reason="its own files are being mended: then take this mark away")
+
+
+@pytest.mark.parametrize("suite", [pytest.param(s, marks=MENDED_ELSEWHERE) if s == "mols" else s for s in SUITES])
+def test_files_are_written_whole_and_text_is_utf_8_in_every_locale(suite):
+    found = {path: unsafe_uses_of_files(path) for path in MODULES if path.relative_to(ROOT).parts[0] == suite}
+    assert not {str(path.relative_to(ROOT)): uses for path, uses in found.items() if uses}
+
+
+def test_an_unsafe_use_of_a_file_is_found(tmp_path):
+    lines = {
+        "open(path)": ["open without an encoding"],
+        "path.open('w', encoding='utf-8')": ["open in place"],
+        "path.open('x')": ["open without an encoding", "open in place"],
+        "path.read_text()": ["read_text without an encoding"],
+        "path.write_text(a, encoding='utf-8')": ["write_text in place"],
+        "subprocess.run(a, text=True)": ["run without an encoding"],
+        "figure.savefig(path)": ["savefig in place"],
+        "open(path, 'rb'), path.open('ab'), path.open(**TEXT), write_text(path, a), figure.savefig(file)": [],
+    }
+    for line, expected in lines.items():
+        (tmp_path / "a.py").write_text(line)
+        assert unsafe_uses_of_files(tmp_path / "a.py") == [f"a.py:1: {what}" for what in expected], line
+
+
 def test_importing_does_nothing():
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
