@@ -115,18 +115,19 @@ def unsafe_uses_of_files(path: Path) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         of_an_object = isinstance(node.func, ast.Attribute)
+        owner = getattr(node.func.value, "id", "") if of_an_object else ""
         name = node.func.attr if of_an_object else getattr(node.func, "id", "")
         given = {keyword.arg for keyword in node.keywords}  # None: those of a dictionary
         modes = [word.value for word in node.args[0 if of_an_object else 1 :] if isinstance(word, ast.Constant)]
         mode = modes[0] if modes else "r"
-        text = (name == "open" and "b" not in mode) or (of_an_object and name in ("read_text", "write_text"))
+        opened = name == "open" and owner != "gzip"
+        text = (opened and "b" not in mode) or (of_an_object and name in ("read_text", "write_text"))
         if (text or "text" in given) and not given & {"encoding", None}:
             found.append(f"{path.name}:{node.lineno}: {name} without an encoding")
-        in_place = (name == "open" and set(mode) & set("wx")) or (
-            of_an_object and name in ("write_text", "write_bytes")
-        )
-        to_a_path = name == "savefig" and not (isinstance(node.args[0], ast.Name) and node.args[0].id == "file")
-        if (in_place or to_a_path) and path.name not in ("files.py", "terminal.py"):
+        written = (opened and set(mode) & set("wx")) or (of_an_object and name in ("write_text", "write_bytes"))
+        if name == "savefig":
+            written = not (isinstance(node.args[0], ast.Name) and node.args[0].id == "file")
+        if written and owner != "partial" and path.name not in ("files.py", "terminal.py"):
             found.append(f"{path.name}:{node.lineno}: {name} in place")
     return found
 
@@ -147,6 +148,7 @@ def test_an_unsafe_use_of_a_file_is_found(tmp_path):
         "path.open('x')": ["open without an encoding", "open in place"],
         "path.read_text()": ["read_text without an encoding"],
         "path.write_text(a, encoding='utf-8')": ["write_text in place"],
+        "partial.write_text(a, encoding='utf-8'), gzip.open(path)": [],
         "subprocess.run(a, text=True)": ["run without an encoding"],
         "figure.savefig(path)": ["savefig in place"],
         "open(path, 'rb'), path.open('ab'), path.open(**TEXT), write_text(path, a), figure.savefig(file)": [],
