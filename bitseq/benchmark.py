@@ -13,6 +13,7 @@ in full, though they ask the last layer for the begin token alone.
 
 import argparse
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,13 +25,14 @@ from bitseq import backward_loss, settings
 from bitseq.agent import QAgent, make_agent
 from bitseq.algorithm import train_step
 from bitseq.learning import LearningAgent
+from bitseq.terminal import command
 
 APPROACHES = ("uniform", "tlm")
 WARMUP = 10  # steps before measuring; learning of the DQN objectives has started by then
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure and print two Markdown tables."""
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print two Markdown tables; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bitseq.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--rounds", type=int, default=5, choices=range(1, 1000), metavar="INT", help="turns of each contender (5)"
@@ -39,14 +41,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
     parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    print("| objective | P_B | iterations/s | of the limit | rollout | losses | updates | metrics (ms) |")
-    print("|---|---|---|---|---|---|---|---|")
-    for objective in arguments.objectives:
-        measure(objective, arguments.approaches, arguments.rounds, arguments.seconds)
-    print("\n| P_B of the trajectories | one reward correlation (s) |\n|---|---|")
-    for approach in arguments.approaches:
-        print(f"| {approach} | {correlation_seconds(warm_agent('db', approach)):.0f} |")
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        print("| objective | P_B | iterations/s | of the limit | rollout | losses | updates | metrics (ms) |")
+        print("|---|---|---|---|---|---|---|---|")
+        for objective in arguments.objectives:
+            measure(objective, arguments.approaches, arguments.rounds, arguments.seconds)
+        print("\n| P_B of the trajectories | one reward correlation (s) |\n|---|---|")
+        for approach in arguments.approaches:
+            print(f"| {approach} | {correlation_seconds(warm_agent('db', approach)):.0f} |")
+
+    return command(work)
 
 
 def measure(objective: str, approaches: list[str], rounds: int, seconds: float) -> None:
@@ -148,4 +154,4 @@ def product_speed() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

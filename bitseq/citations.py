@@ -13,7 +13,7 @@ REFERENCES = Path(__file__).resolve().parent / "references.bib"
 
 def entries() -> dict[str, str]:
     """The BibTeX entries by key; an entry is a line."""
-    lines = REFERENCES.read_text().splitlines()
+    lines = REFERENCES.read_text(encoding="utf-8").splitlines()
     return {line.partition("{")[2].partition(",")[0]: line for line in lines if line.startswith("@")}
 
 

@@ -35,7 +35,7 @@ import pandas as pd
 
 from .backward_loss import APPROACHES
 from .citations import bibliography, source
-from .experiment import ExperimentError
+from .files import written
 from .tables import (
     CONVERGENCE,
     CORRELATION,
@@ -54,6 +54,7 @@ from .tables import (
     varied_fields,
     versions_of,
 )
+from .terminal import ExperimentError, command
 from .verdicts import CONTRADICTED, MIN_SEEDS, SEEDS_TRIED, SUPPORTED, UNDECIDED, Comparison, compare
 
 OURS = "tlm"
@@ -265,20 +266,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {suite}.claims", description=__doc__.splitlines()[0])
     add_arguments(parser, suite)
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         table = read(arguments.results, suite)
         results = results_of(table, suite, arguments.tuning_seeds)
         if not any(result.comparison for result in results):
             raise ExperimentError("no claim compares what is in these files: collect runs of tlm and of a baseline")
         page = markdown(results, table, arguments.results, arguments.tuning_seeds)
         folder = output_folder(arguments)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    (folder / "claims.md").write_text(page)
-    (folder / "claims.bib").write_text(bibliography(keys_of(results)))
-    print(page, end="")
-    return 0
+        with written(folder / "claims.md") as claims, written(folder / "claims.bib") as entries:
+            claims.write(page)
+            entries.write(bibliography(keys_of(results)))
+        print(page, end="")
+
+    return command(work)
 
 
 if __name__ == "__main__":

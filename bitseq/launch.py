@@ -24,15 +24,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files import append_line, make_folder
+from .terminal import ExperimentError, command, duration
+
 ROOT, SUITE = Path(__file__).resolve().parents[1], Path(__file__).resolve().parent.name
 RETRY_SECONDS = 2.0  # before the first retry; doubles
 STOP_SECONDS = ((signal.SIGINT, 30.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 REPORT_SECONDS = 60.0  # between tables where there is no terminal
 STORE_BYTES = 100 * 2**20  # of a local Ray's object store, which holds nothing but exit statuses
-
-
-class LaunchError(Exception):
-    """The sweep cannot start; the message is one sentence that names the mend."""
 
 
 @dataclass
@@ -56,16 +55,16 @@ class Job:
 
 
 def read_jobs(text: str, logs: Path) -> list[Job]:
-    """A job for each distinct line; blank lines and comments are none. Raises LaunchError when there is no line."""
+    """A job for each distinct line; blank lines and comments are none. Raises ExperimentError when there is no line."""
     lines = dict.fromkeys(line.strip() for line in text.splitlines())
     words = {line: _words(line) for line in lines if line and not line.startswith("#")}
     if not words:
-        raise LaunchError(f"there is no command to run: pipe a sweep into this, bash {SUITE}/sweeps/FIGURE.sh | ...")
+        raise ExperimentError(f"there is no command to run: pipe a sweep in, bash {SUITE}/sweeps/FIGURE.sh | ...")
     common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     jobs = []
     for line, own in words.items():
-        slug = re.sub(r"[^\w.=-]+", "-", " ".join(own))[:150]
-        name = f"{slug}-{hashlib.sha256(line.encode()).hexdigest()[:8]}"
+        slug = re.sub(r"[^\w.=-]+", "-", " ".join(own), flags=re.ASCII)[:150]
+        name = f"{slug}-{hashlib.sha256(os.fsencode(line)).hexdigest()[:8]}"
         jobs.append(Job(line, " ".join(word for word in own if word not in common) or name, logs / f"{name}.log"))
     return jobs
 
@@ -78,9 +77,8 @@ def _words(line: str) -> list[str]:
 
 def run_line(line: str, log: Path) -> int:
     """Run a line to its end, in a Ray worker, with its output at the end of ``log``; returns its exit status."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        file.write(f"[launch] {time.strftime('%Y-%m-%d %H:%M:%S')}, {os.uname().nodename}: {line}\n")
+    make_folder(log.parent)
+    append_line(log, f"[launch] {time.strftime('%Y-%m-%d %H:%M:%S')}, {os.uname().nodename}: {line}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     process = subprocess.Popen(
         [sys.executable, "-c", f"from {SUITE}.launch import guard; guard()", line, log],
@@ -151,12 +149,7 @@ class Screen:
 
 
 def _row(job: Job) -> str:
-    return f"  {_duration(time.monotonic() - job.changed):>11}  {job.label}  {job.last_words()}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
+    return f"  {duration(time.monotonic() - job.changed):>11}  {job.label}  {job.last_words()}"
 
 
 class Sweep:
@@ -216,7 +209,7 @@ class Sweep:
             problem = f"{type(error).__name__}, {str(error).strip().splitlines()[-1].split('. ')[0]}"
         if not problem:
             self.done.append(job)
-            self._screen.show(f"done in {_duration(job.seconds)}: {job.label}")
+            self._screen.show(f"done in {duration(job.seconds)}: {job.label}")
         elif job.attempts <= self._retries:
             job.changed = time.monotonic() + RETRY_SECONDS * 2 ** (job.attempts - 1)
             self.waiting.insert(0, job)
@@ -228,12 +221,12 @@ class Sweep:
     def _status(self, slots: int) -> str:
         now, n_left = time.monotonic(), len(self.waiting) + len(self.running)
         text = f"{len(self.running)} running, {len(self.waiting)} waiting, {len(self.done)} done, "
-        text += f"{len(self.failed)} failed, {_duration(now - self._start)}"
+        text += f"{len(self.failed)} failed, {duration(now - self._start)}"
         if not (self.done and n_left and slots):
             return text
         each = sum(job.seconds for job in self.done) / len(self.done)
         rest = each * n_left - sum(min(each, now - job.changed) for job in self.running.values())
-        return f"{text}, about {_duration(rest / min(slots, n_left))} left"
+        return f"{text}, about {duration(rest / min(slots, n_left))} left"
 
     def summary(self) -> str:
         """What became of the jobs; for those that failed, where to look."""
@@ -243,36 +236,38 @@ class Sweep:
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster at ``address``, or start Ray on this machine alone. Raises LaunchError."""
+    """Join the cluster at ``address``, or start Ray on this machine alone. Raises ExperimentError."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}  # nor pages about dead nodes
     try:
         import ray
     except ImportError as error:
-        raise LaunchError("this needs Ray: pip install -e '.[cluster]'") from error
+        raise ExperimentError("this needs Ray: pip install -e '.[cluster]'") from error
     local = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise LaunchError(f"no Ray at {address or 'this machine'} ({reason}): start it by ray start") from error
+        raise ExperimentError(f"no Ray at {address or 'this machine'} ({reason}): start it by ray start") from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray has just set its own
 
 
-def launch(file: Path | None, address: str | None, logs: Path, **takes: float) -> int:
-    """Run a sweep, as the command line's options say; returns 1 if a run failed, else 0. Raises LaunchError."""
+def launch(file: Path | None, address: str | None, logs: Path, **takes: float) -> list[Job]:
+    """Run a sweep, as the command line's options say; returns the jobs that failed. Raises ExperimentError."""
     if not (min(takes.values()) >= 0 and 0 < takes["cpus"] + takes["gpus"] < float("inf")):
-        raise LaunchError("--cpus, --gpus and --retries must be 0 or more, and a run must take some CPU or GPU")
+        raise ExperimentError("--cpus, --gpus and --retries must be 0 or more, and a run must take some CPU or GPU")
     if file and not file.is_file():
-        raise LaunchError(f"there is no file {file}: name a file of commands, or pipe them into this")
-    text = file.read_text(errors="replace") if file else "" if sys.stdin.isatty() else sys.stdin.read()
+        raise ExperimentError(f"there is no file {file}: name a file of commands, or pipe them into this")
+    # Decoded as the system's calls encode: the bytes of a line stay what they are.
+    text = os.fsdecode(file.read_bytes() if file else b"" if sys.stdin.isatty() else sys.stdin.buffer.read())
     jobs = read_jobs(text, logs.resolve())
     connect(address)
     sweep = Sweep(jobs, **takes)
     if not sweep.slots():
-        raise LaunchError(f"no node has {takes['cpus']:g} CPUs and {takes['gpus']:g} GPUs: lower --cpus or --gpus")
+        raise ExperimentError(f"no node has {takes['cpus']:g} CPUs and {takes['gpus']:g} GPUs: lower --cpus or --gpus")
+    make_folder(logs)
     sweep.run()
     print(sweep.summary())
-    return 1 if sweep.failed else 0
+    return sweep.failed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -284,14 +279,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gpus", type=float, default=0.0, help="of each run; 0.5: two share one (0)")
     parser.add_argument("--retries", type=int, default=3, help="of a run that fails, or whose worker dies (3)")
     parser.add_argument("--logs", type=Path, default=ROOT / "runs" / "logs", help="folder of the log files (runs/logs)")
-    try:
-        return launch(**vars(parser.parse_args(argv)))
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: repeat the command to go on", file=sys.stderr)
-        return 130
+    arguments, failed = parser.parse_args(argv), []
+    status = command(lambda: failed.extend(launch(**vars(arguments))), "repeat the command to go on")
+    return status or int(bool(failed))
 
 
 if __name__ == "__main__":

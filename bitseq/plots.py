@@ -8,6 +8,7 @@ import numpy as np
 
 from bitseq.colours import COLOURS
 from bitseq.experiment import read_metrics
+from bitseq.files import save_picture
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -32,7 +33,7 @@ def draw_run(directory: Path, agent) -> None:
         directory: the run folder, with its config.json and metrics.csv.
         agent: the trained ``bitseq.learning.LearningAgent``.
     """
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     colour = COLOURS[config["backward_approach"]]
     heading = (
         f"bit strings n={config['n']}, k={config['k']}: {config['objective']}, P_B {config['backward_approach']}, "
@@ -70,7 +71,7 @@ def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> No
         if column == "reward_correlation":
             _draw_uniform_correlation(axis, steps, np.array(metrics["reward_correlation_uniform"]))
     figure.suptitle(heading)
-    figure.savefig(directory / "curves.png", dpi=120)
+    save_picture(figure, directory / "curves.png", dpi=120)
     plt.close(figure)
 
 
@@ -113,7 +114,7 @@ def _draw_modes(path: Path, agent, colour: str, heading: str) -> None:
     for row, value in enumerate(distance[order] if len(order) <= MAX_LABELLED else ()):
         best.text(environment.n - 0.4, row, f"{value}", va="center", fontsize=7)
     figure.suptitle(heading)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -18,7 +18,7 @@ import matplotlib
 import pandas as pd
 
 from bitseq.colours import COLOURS
-from bitseq.experiment import ExperimentError
+from bitseq.terminal import ExperimentError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

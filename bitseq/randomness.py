@@ -42,5 +42,7 @@ class Streams:
         for name, rng in self._generators().items():
             rng.bit_generator.state = state[name]
         torch.set_rng_state(state["torch"])
-        if state["cuda"]:
-            torch.cuda.set_rng_state_all(state["cuda"])
+        if torch.cuda.is_available():
+            # A run may go on where there are fewer GPUs, more or none.
+            for device, saved in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+                torch.cuda.set_rng_state(saved, device)

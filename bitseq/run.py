@@ -9,21 +9,14 @@ from pathlib import Path
 import torch
 
 from bitseq import settings
-from bitseq.experiment import ExperimentError, Run
+from bitseq.experiment import Run
 from bitseq.suite import RESULTS_VERSIONS
+from bitseq.terminal import command
 
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    try:
-        run_experiment(argv)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: go on with --if_exists resume", file=sys.stderr)
-        return 130
-    return 0
+    return command(lambda: run_experiment(argv), "go on with --if_exists resume")
 
 
 def run_experiment(argv: list[str]) -> None:

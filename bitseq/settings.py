@@ -39,10 +39,10 @@ DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_r
 TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "target")
 MAX_ACTIONS = 1_000_000  # a state's logits are held at once, for a batch of states
 
-# Options that a resumed run may change: where and how it is stored and shown, never what is computed.
-FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every")
+# Options that a resumed run may change: where it is stored, shown and computed, never what is computed.
+FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "device", "threads")
 # Options that do not name a run folder by their difference from the default.
-UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "objective", "backward_approach", "n", "k")
+UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "objective", "backward_approach", "n", "k")
 
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "experiment": (

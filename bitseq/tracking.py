@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .experiment import ExperimentError
+from .terminal import ExperimentError, duration
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -72,9 +72,8 @@ class Tracker:
         if seconds >= PLAIN_LINE_SECONDS or step == self._n_steps:
             rate = (step - self._line_step) / seconds
             self._line_step, self._line_time = step, time.perf_counter()
-            left = (self._n_steps - step) / rate
-            values = self._values(loss)
-            print(f"{self._name}: {step}/{self._n_steps}  {rate:.1f} it/s  {left:.0f} s left  {values}", flush=True)
+            left, values = duration((self._n_steps - step) / rate), self._values(loss)
+            print(f"{self._name}: {step}/{self._n_steps}  {rate:.1f} it/s  {left} left  {values}", flush=True)
 
     def log(self, row: dict[str, Any]) -> None:
         """Hand a row of metrics to the back-ends."""

@@ -8,3 +8,10 @@ def load_estimators(run_dir: str | Path):
     from hypergrid.estimators import load_estimators as load  # torchgfn takes seconds to import
 
     return load(run_dir)
+
+
+def load_environment(run_dir: str | Path):
+    """The torchgfn environment of a run folder; see ``hypergrid.estimators``."""
+    from hypergrid.estimators import load_environment as load
+
+    return load(run_dir)

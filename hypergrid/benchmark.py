@@ -14,6 +14,7 @@ gradient three.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -30,27 +31,30 @@ from hypergrid.agent import LearningAgent, QAgent, make_agent
 from hypergrid.algorithm import train_step
 from hypergrid.estimators import as_mlp
 from hypergrid.experiments.config import algo, general, hypergrid
+from hypergrid.terminal import command
 
 APPROACHES = ("uniform", "tlm")
 TORCHGFN = {"tb": TBGFlowNet, "db": DBGFlowNet, "subtb": SubTBGFlowNet}
 SECONDS_PER_TURN = 0.5
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure and print a Markdown table."""
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print a Markdown table; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hypergrid.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--warmup", type=int, default=500, help="training iterations before measuring (500)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (7)")
     parser.add_argument("--algorithms", nargs="+", default=algo.LEARNING, choices=algo.LEARNING)
     parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    print(
-        "| algorithm | P_B | iterations/s | transitions/s | mean length | of the limit | x torchgfn (transitions/s) |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for name in arguments.algorithms:
-        measure(name, arguments.approaches, arguments.warmup, arguments.rounds)
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        heads = ("algorithm", "P_B", "iterations/s", "transitions/s", "mean length", "of the limit")
+        print(f"| {' | '.join(heads)} | x torchgfn (transitions/s) |\n|---|---|---|---|---|---|---|")
+        for name in arguments.algorithms:
+            measure(name, arguments.approaches, arguments.warmup, arguments.rounds)
+
+    return command(work)
 
 
 def measure(name: str, approaches: list[str], warmup: int, rounds: int) -> None:
@@ -174,4 +178,4 @@ def product_speed() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

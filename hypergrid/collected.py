@@ -1,18 +1,17 @@
-"""A collected CSV and the configurations beside it: what they hold, how new runs join them, and writing them whole.
+"""A collected CSV and the configurations beside it: what they hold, and how new runs join them.
 
 This file is the same, byte for byte, in every suite.
 """
 
-import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .experiment import ExperimentError
+from .files import read_rows
+from .terminal import ExperimentError
 
 PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
+STRETCHES = "stretches"  # only of runs that went on elsewhere than they started
 # Where the suites' configurations keep what identifies a run.
 IDENTITY = {
     "environment": ("env.name", "environment", "task"),
@@ -21,7 +20,7 @@ IDENTITY = {
     "learning_rate": ("algo.learning_rate", "learning_rate", "lr"),
     "seed": ("general.seed", "seed"),
 }
-# Where and how a run was stored: no part of the experiment.
+# Where and how a run was stored and computed: no part of the experiment.
 STORAGE = (
     "output_dir",
     "if_exists",
@@ -32,6 +31,8 @@ STORAGE = (
     "checkpoint_every",
     "data_dir",
     "workers",
+    "device",
+    "threads",
 )
 
 
@@ -53,12 +54,21 @@ def by_run(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, s
     runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         names = list(row)
-        runs.setdefault(tuple(row[name] for name in names[: names.index("step")]), []).append(row)
+        runs.setdefault(tuple(_plain(row[name]) for name in names[: names.index("step")]), []).append(row)
     return runs
 
 
 def _numbers(row: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in row.items() if value != "" and name not in ("wall_s", "git_hash")}
+    skipped = ("wall_s", "git_hash", STRETCHES)
+    return {name: _plain(value) for name, value in row.items() if value != "" and name not in skipped}
+
+
+def _plain(text: str) -> str:
+    """A number as Python writes it: a spreadsheet may have made 1E-03 of 0.001."""
+    try:
+        return repr(float(text)).removesuffix(".0")
+    except ValueError:
+        return text
 
 
 def name_of(run: tuple[str, ...]) -> str:
@@ -70,18 +80,12 @@ def read_collected(out: Path) -> list[dict[str, str]]:
     """The rows of a collected CSV; none where there is no file.
 
     Raises:
-        ExperimentError: the file is something else.
+        ExperimentError: the file is something else, or damaged.
     """
     if not out.exists():
         return []
-    try:
-        with out.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-        known = {"suite", *IDENTITY, "step", *PROVENANCE} <= set(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error):
-        known = False
-    if not known:
+    names, rows = read_rows(out)
+    if not {"suite", *IDENTITY, "step", *PROVENANCE} <= set(names):
         raise ExperimentError(f"{out} is no collected CSV: name another --out")
     return rows
 
@@ -102,7 +106,7 @@ def read_configs(sidecar: Path, varying: list[str], out: Path) -> tuple[list[dic
         ExperimentError: they are not there, or ``varying`` names other fields.
     """
     try:
-        packed = json.loads(sidecar.read_text())
+        packed = json.loads(sidecar.read_text(encoding="utf-8"))
         configs, before = [packed["common"] | rest for rest in packed["runs"]], packed["varying"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExperimentError(
@@ -111,12 +115,3 @@ def read_configs(sidecar: Path, varying: list[str], out: Path) -> tuple[list[dic
     if varying and set(varying) != set(before):
         raise ExperimentError(f"{out} was collected with --varying {' '.join(before)}: name the same fields, or none")
     return configs, before
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Any]:
-    """A file to write that takes the place of ``path`` once it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
-        yield file
-    partial.replace(path)

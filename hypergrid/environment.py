@@ -5,8 +5,10 @@ With a_d = |s_d / (H-1) - 0.5|,
 
     R(s) = R0 + R1 prod_d [a_d > 0.25] + R2 prod_d [0.3 < a_d < 0.4]        (Bengio et al. 2021)
 
-The states class, the reward and the exact distribution are torchgfn's; state indices are its canonical ones
-(row-major). Actions 0..D-1 add 1 to that coordinate, action D stops.
+in exact arithmetic. torchgfn computes a_d in floating point, where of the mirror cells 1 and 9 of H = 11, both at
+a = 0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. The states class and the exact
+distribution are torchgfn's; state indices are its canonical ones (row-major). Actions 0..D-1 add 1 to that coordinate,
+action D stops.
 """
 
 import math
@@ -14,7 +16,38 @@ import math
 import numpy as np
 import torch
 from gfn.gym import HyperGrid
+from gfn.gym.hypergrid import OriginalReward
 from torch import Tensor
+
+
+class ExactReward(OriginalReward):
+    """torchgfn's ``original`` reward in whole numbers: with a = b / (2 (H-1)), b = |2 s - (H-1)|."""
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """(..., D) whole states -> (...,) rewards, in the default float type."""
+        span = self.height - 1
+        twice = (2 * states - span).abs()
+        shell = (2 * twice > span).prod(-1)
+        band = ((5 * twice > 3 * span) & (5 * twice < 4 * span)).prod(-1)
+        return self.kwargs["R0"] + shell * self.kwargs["R1"] + band * self.kwargs["R2"]
+
+
+class ExactGrid(HyperGrid):
+    """torchgfn's ``HyperGrid`` whose reward is ``ExactReward``; all states are stored.
+
+    Args:
+        ndim, height: D and H.
+        levels: R0, R1 and R2.
+    """
+
+    def __init__(self, ndim: int, height: int, **levels: float) -> None:
+        # Modes are not validated: that would refuse heights under 5.
+        super().__init__(ndim=ndim, height=height, reward_fn_kwargs=levels, store_all_states=True, validate_modes=False)
+        self.reward_fn = ExactReward(height, ndim, **levels)
+
+    def log_partition(self, condition: None = None) -> float:
+        """Log sum of the rewards, nats; torchgfn's own was computed before the reward was replaced."""
+        return math.log(self.reward(self.all_states).double().sum().item())
 
 
 class GridEnvironment:
@@ -40,16 +73,9 @@ class GridEnvironment:
         self.n_states = height**ndim
         self.stop_action = ndim
         self.max_length = ndim * (height - 1) + 1
-        self.gfn = HyperGrid(
-            ndim=ndim,
-            height=height,
-            reward_fn_str="original",
-            reward_fn_kwargs={"R0": R0, "R1": R1, "R2": R2},
-            store_all_states=True,
-            validate_modes=False,  # it would refuse heights under 5
-        )
+        self.gfn = ExactGrid(ndim, height, R0=R0, R1=R1, R2=R2)
         rewards = self.gfn.reward(self.gfn.all_states).double()
-        self.log_z = math.log(rewards.sum().item())
+        self.log_z = self.gfn.log_partition()
         self.true_distribution = (rewards / rewards.sum()).numpy()
         self.probability_levels = np.unique(self.true_distribution, return_counts=True)
         self.log_rewards = rewards.log().to(device=self.device, dtype=torch.get_default_dtype())

@@ -1,4 +1,4 @@
-"""A trained run as torchgfn estimators, so that torchgfn's own samplers and losses work on it."""
+"""A trained run as torchgfn estimators and environment, so that torchgfn's own samplers and losses work on it."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from hypergrid.agent import QAgent, SamplingAgent, make_agent
-from hypergrid.experiment import ExperimentError
+from hypergrid.environment import ExactGrid
 from hypergrid.policies import MASKED, LearnedBackward, Trunk
+from hypergrid.terminal import ExperimentError
 
 
 class Estimators(NamedTuple):
@@ -65,10 +66,36 @@ def load_estimators(run_dir: str | Path) -> Estimators:
     )
 
 
+def load_environment(run_dir: str | Path) -> ExactGrid:
+    """The environment of a run folder as a torchgfn ``HyperGrid`` on the CPU.
+
+    Its reward is not torchgfn's but ``environment.ExactReward``, which the run was trained with: the two differ at the
+    edges of the modes for H = 11, 21, 31 and so on.
+
+    Args:
+        run_dir: a run folder of this suite, with config.json.
+
+    Raises:
+        ExperimentError: it is none.
+    """
+    env = _config_of(Path(run_dir)).env
+    return ExactGrid(env.ndim, env.height, R0=env.R0, R1=env.R1, R2=env.R2)
+
+
+def _config_of(run_dir: Path) -> ConfigDict:
+    try:
+        config = ConfigDict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ExperimentError(f"{run_dir} is not a run folder: it needs config.json and checkpoint.pt") from error
+    if "env" not in config:
+        raise ExperimentError(f"{run_dir} is no run of the hypergrid: name one")
+    return config
+
+
 def _load_agent(run_dir: Path) -> SamplingAgent:
-    if not (run_dir / "config.json").is_file() or not (run_dir / "checkpoint.pt").is_file():
+    config = _config_of(run_dir)
+    if not (run_dir / "checkpoint.pt").is_file():
         raise ExperimentError(f"{run_dir} is not a run with a checkpoint: it needs config.json and checkpoint.pt")
-    config = ConfigDict(json.loads((run_dir / "config.json").read_text()))
     if config.algo.name == "perfect":
         raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load")
     config.general.device = "cpu"

@@ -2,44 +2,44 @@
 
     <output_dir>/<suite>/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>/
         config.json    the resolved configuration
-        meta.json      results version, git hash, command, library versions, machine, start, stop, status
+        meta.json      results version, git hash, command, library versions, start, stop, status; of each stretch of the
+                       run, the first and those in ``resumed``, its device, threads and machine
         metrics.csv    fixed columns, one row per evaluation; an empty cell was not due
         checkpoint.pt  weights, targets, optimisers, replay, all random states; written atomically
         DONE           the run is complete
 
-Same seed, same machine, same thread count: the same metrics.csv apart from wall_s, however often the run was
-killed. Code reads config.json, never folder names. This file is the same, byte for byte, in every suite.
+Same seed, same machine, same device and thread count: the same metrics.csv apart from wall_s, however often the run
+was killed. A run may go on elsewhere, on another device or with other threads: then its numbers are as good, but not
+the same to the last bit. Code reads config.json, never folder names.
+This file is the same, byte for byte, in every suite.
 """
 
-import csv
 import fcntl
+import io
 import json
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .files import append_line, make_folder, read_rows, write_text, written
 from .provenance import describe_start, now
+from .terminal import ExperimentError, reason, refused
 
 COMMON_COLUMNS = ("step", "trajectories", "wall_s", "loss", "pb_loss", "pb_deviation")
 IF_EXISTS = ("refuse", "resume", "overwrite")
-
-
-class ExperimentError(Exception):
-    """A run cannot start or go on; the message is one sentence that names the mend."""
 
 
 class Run:
     """One run folder. The constructor only looks; ``recorded`` opens it for writing.
 
     Args:
-        directory: the run folder.
+        directory: the run folder; a later change of the working directory does not lose it.
         config: the resolved configuration, JSON values in nested dictionaries.
         if_exists: what to do about an existing folder: ``refuse``, ``resume`` or ``overwrite``.
         flag: how the command line spells that option, for messages.
@@ -64,6 +64,7 @@ class Run:
         results_version: int,
         free: Sequence[str],
     ) -> None:
+        directory = directory.absolute()
         self.directory, self.config = directory, config
         self.name = f"{directory.parent.name} {directory.name}"
         self.columns: tuple[str, ...] = ()
@@ -89,31 +90,47 @@ class Run:
             columns: the suite's own columns of metrics.csv, after the common ones.
         """
         self.columns = (*COMMON_COLUMNS, *columns)
-        self._make_directory()
-        with (self.directory / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ExperimentError(f"{self.directory} is in use by another process: wait for it") from error
+        make_folder(self.directory)
+        with self._locked():
             if self._if_exists == "refuse":
                 self._require_empty()  # again: now nobody else can write here
-            self._start()
             try:
+                self._start()
                 yield
+                self._write_meta(self._meta | {"stop": now(), "status": "done"})
+                (self.directory / "DONE").touch()
             except BaseException as error:
-                self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+                said = refused(error) if isinstance(error, OSError) else str(error)
+                self._stopped("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {said}")
+                if isinstance(error, OSError):
+                    raise ExperimentError(said) from error
                 raise
-            self._finish("done")
-            (self.directory / "DONE").touch()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Nobody else writes in the folder meanwhile."""
+        try:
+            with ExitStack() as opened:
+                lock = opened.enter_context((self.directory / ".lock").open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = opened.pop_all()
+        except BlockingIOError as error:
+            raise ExperimentError(f"{self.directory} is in use by another process: wait for it") from error
+        except OSError as error:
+            raise ExperimentError(f"cannot write in {self.directory} ({reason(error)}): choose another one") from error
+        with held:
+            yield
 
     def _start(self) -> None:
         """Clear or reopen the folder, and write config.json and meta.json."""
         if self._if_exists == "overwrite":
             self._clear()
         _write_json(self.directory / "config.json", self.config)
-        self._write_meta(describe_start(self._suite, self._results_version, self._previous_meta()))
+        where = {key.split(".")[-1]: value for key, value in flatten(self.config).items()}
+        stretch = {name: where.get(name) for name in ("device", "threads")}
+        self._write_meta(describe_start(self._suite, self._results_version, self._previous_meta(), stretch))
         if not self._metrics.exists():
-            _write_atomically(self._metrics, ",".join(self.columns) + "\n")
+            write_text(self._metrics, ",".join(self.columns) + "\n")
 
     def restore(self, agent: Any) -> int:
         """Load the checkpoint, if there is one, into ``agent`` and cut metrics.csv back to its step.
@@ -154,8 +171,7 @@ class Run:
         if unknown:
             raise ValueError(f"not columns of metrics.csv: {sorted(unknown)}")
         cells = ["" if row.get(name) is None else repr(row[name]) for name in self.columns]
-        with self._metrics.open("a") as file:
-            file.write(",".join(cells) + "\n")
+        append_line(self._metrics, ",".join(cells))
 
     def save(self, agent: Any, step: int) -> None:
         """Write checkpoint.pt atomically.
@@ -166,12 +182,10 @@ class Run:
         state = {"step": step, "wall_s": self.wall_s, "agent": agent.state_dict()}
         if not all(tensor.isfinite().all() for tensor in _float_tensors(state)):
             raise ExperimentError(f"step {step}: a weight is not finite; {self.last_checkpoint()}")
-        partial = self.directory / "checkpoint.pt.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.directory / "checkpoint.pt")
+        content = io.BytesIO()  # on a full disk torch itself says little
+        torch.save(state, content)
+        with written(self.directory / "checkpoint.pt", binary=True) as file:
+            file.write(content.getbuffer())
 
     def last_checkpoint(self) -> str:
         """A clause that names the last good checkpoint."""
@@ -181,18 +195,22 @@ class Run:
         step = torch.load(path, weights_only=True, map_location="cpu")["step"]
         return f"the last good checkpoint is {path} of step {step}"
 
-    def _finish(self, status: str) -> None:
-        self._write_meta(self._meta | {"stop": now(), "status": status})
+    def _stopped(self, status: str) -> None:
+        """Note in meta.json how the run stopped; where there is no room for another file, that it did."""
+        if not self._meta:
+            return
+        try:
+            self._write_meta(self._meta | {"stop": now(), "status": status})
+        except ExperimentError:
+            path = self.directory / "meta.json"
+            with suppress(OSError):
+                text = path.read_bytes().replace(b'"status": "running"', b'"status": "stopped"')
+                with path.open("r+b", buffering=0) as file:
+                    file.write(text)  # as many bytes as before
 
     @property
     def _metrics(self) -> Path:
         return self.directory / "metrics.csv"
-
-    def _make_directory(self) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExperimentError(f"cannot create {self.directory} ({error.strerror}): choose another one") from error
 
     def _require_empty(self) -> None:
         if _holds_something(self.directory):
@@ -211,7 +229,7 @@ class Run:
 
     def _require_same_config(self, free: Sequence[str]) -> None:
         try:
-            old = flatten(json.loads((self.directory / "config.json").read_text()))
+            old = flatten(json.loads((self.directory / "config.json").read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
             raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
         new = flatten(json.loads(json.dumps(self.config)))
@@ -236,7 +254,7 @@ class Run:
         if not path.exists():
             return {}
         try:
-            return {**json.loads(path.read_text())}
+            return {**json.loads(path.read_text(encoding="utf-8"))}
         except (ValueError, TypeError) as error:
             raise ExperimentError(f"{path} is damaged: delete it to go on without what it said") from error
 
@@ -245,20 +263,20 @@ class Run:
         _write_json(self.directory / "meta.json", meta)
 
     def _cut_metrics(self, step: int) -> None:
-        header, *rows = self._metrics.read_text().splitlines()
-        if header != ",".join(self.columns):
+        try:
+            names, rows = read_rows(self._metrics, list, torn=True)
+        except ExperimentError as error:
+            raise ExperimentError(f"{error}, or use {self._flag}=overwrite") from error
+        if tuple(names) != self.columns:
             raise ExperimentError(f"{self._metrics} has other columns than this program: use {self._flag}=overwrite")
-        # A row that a kill cut short has no line end and too few cells; its step lies after the checkpoint.
-        kept = [r for r in rows if r.count(",") == header.count(",") and int(r.split(",")[0]) <= step]
-        _write_atomically(self._metrics, "\n".join([header, *kept]) + "\n")
+        kept = [",".join(row.values()) for row in rows if float(row["step"]) <= step]
+        write_text(self._metrics, "\n".join([",".join(names), *kept]) + "\n")
 
 
 def read_metrics(directory: Path) -> dict[str, list[float]]:
-    """metrics.csv of a run folder as columns; an empty cell is NaN."""
-    with (directory / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = rows[0].keys() if rows else ()
-    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+    """metrics.csv of a run folder as columns; an empty cell is NaN. Raises ExperimentError where it is damaged."""
+    names, rows = read_rows(directory / "metrics.csv", list, torn=True)
+    return {name: [float(row[name] or math.nan) for row in rows] for name in names if rows}
 
 
 def _holds_something(directory: Path) -> bool:
@@ -289,10 +307,4 @@ def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    _write_atomically(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_text(path, json.dumps(value, indent=2) + "\n")

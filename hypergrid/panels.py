@@ -6,9 +6,9 @@ This file is the same, byte for byte, in every suite.
 """
 
 import argparse
-import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .aggregates import MIN_SEEDS_OF_A_BAND, band, interquartile_mean
 from .backward_loss import APPROACHES
 from .citations import label
 from .colours import COLOURS, MARKERS, OTHER
-from .experiment import ExperimentError
+from .files import written
 from .tables import (
     OBJECTIVES,
     RUN,
@@ -37,6 +37,7 @@ from .tables import (
     varied_fields,
     versions_of,
 )
+from .terminal import ExperimentError, command, file_name
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -229,7 +230,7 @@ def caption_of(figure: Figure, panels: Panels, files: Sequence[Path], n_tuning: 
     if drawn[CHOSEN].any():
         text += f"Learning rates: each approach's best {figure.metric.name} on its {n_tuning} smallest seed"
         text += f"{'s' * (n_tuning > 1)}, shown on its others where there are any. "
-    return f"{text}From {', '.join(file.name for file in files)}; {versions_of(drawn)}."
+    return f"{text}From {', '.join(map(file_name, files))}; {versions_of(drawn)}."
 
 
 def of_approaches(table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
@@ -252,9 +253,14 @@ def main(figures: Sequence[Figure], suite: str, description: str, argv: list[str
     add_arguments(parser, suite)
     parser.add_argument("--approaches", nargs="+", metavar="NAME", help="after the files: draw these alone (all)")
     arguments = parser.parse_args(argv)
-    try:
-        table = of_approaches(read(arguments.results, suite), arguments.approaches)
-        folder, n_tuning, made = output_folder(arguments), arguments.tuning_seeds, []
+    return command(lambda: _make(figures, suite, arguments))
+
+
+def _make(figures: Sequence[Figure], suite: str, arguments: argparse.Namespace) -> None:
+    """Draw all figures that have a curve; none of the files is replaced before all are drawn."""
+    table = of_approaches(read(arguments.results, suite), arguments.approaches)
+    folder, n_tuning, made = output_folder(arguments), arguments.tuning_seeds, []
+    with ExitStack() as files:
         for figure in figures:
             parts = {figure.name: None}
             if figure.varied:
@@ -266,12 +272,9 @@ def main(figures: Sequence[Figure], suite: str, description: str, argv: list[str
                 picture = draw(figure, panels, caption_of(figure, panels, arguments.results, n_tuning))
                 for suffix in ("png", "pdf"):
                     made.append(folder / f"{name}.{suffix}")
-                    picture.savefig(made[-1], dpi=150)
+                    file = files.enter_context(written(made[-1], binary=True))
+                    picture.savefig(file, dpi=150, format=suffix)
                 plt.close(picture)
-        if not made:
-            raise ExperimentError("no figure has a curve in these files: collect runs of a backward approach")
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not made:
+        raise ExperimentError("no figure has a curve in these files: collect runs of a backward approach")
     print("\n".join(map(str, made)))
-    return 0

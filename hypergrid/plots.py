@@ -13,7 +13,9 @@ import matplotlib
 import numpy as np
 
 from hypergrid.colours import COLOURS
-from hypergrid.experiment import ExperimentError, read_metrics
+from hypergrid.experiment import read_metrics
+from hypergrid.files import make_folder, save_picture
+from hypergrid.terminal import ExperimentError, command
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -48,7 +50,7 @@ def draw_run(directory: Path, agent) -> None:
             axis.plot(metrics["trajectories"], scaled, **FLOOR_STYLE, marker=_marker(scaled), label="perfect sampler")
             axis.legend(frameon=False)
     figure.suptitle(title(config))
-    figure.savefig(directory / "curves.png", dpi=120)
+    save_picture(figure, directory / "curves.png", dpi=120)
     plt.close(figure)
     _draw_distribution(directory / "distribution.png", agent, title(config))
 
@@ -62,7 +64,7 @@ def title(config: dict) -> str:
 
 
 def read_config(directory: Path) -> dict:
-    """config.json of a run folder.
+    """config.json of a run folder of this suite.
 
     Raises:
         ExperimentError: there is none.
@@ -70,7 +72,13 @@ def read_config(directory: Path) -> dict:
     path = directory / "config.json"
     if not path.is_file() or not (directory / "metrics.csv").is_file():
         raise ExperimentError(f"{directory} is not a run folder: it needs config.json and metrics.csv")
-    return json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExperimentError(f"{path} is damaged: leave the run out") from error
+    if "env" not in config:
+        raise ExperimentError(f"{directory} is no run of the hypergrid: leave it out")
+    return config
 
 
 def _draw_metric(axis, metrics: dict[str, list[float]], column: str, label: str, scale: str, colour: str) -> None:
@@ -124,7 +132,7 @@ def _draw_distribution(path: Path, agent, heading: str) -> None:
             axis.set_xlabel(f"coordinate {pair[0] + 1}")
             axis.set_ylabel(f"coordinate {pair[-1] + 1}" if len(pair) > 1 else "")
     figure.suptitle(heading if environment.ndim <= 2 else f"{heading}: two 2-D marginals")
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path, dpi=120)
     plt.close(figure)
 
 
@@ -168,7 +176,7 @@ def draw_comparison(directories: list[Path], out: Path) -> None:
     env = configs[0]["env"]
     samples = math.ceil(configs[0]["general"]["validation_samples"] / 1000)
     figure.suptitle(f"hypergrid {env['name']} {env['height']}^{env['ndim']}, empirical: last {samples}k samples")
-    figure.savefig(out, dpi=120)
+    save_picture(figure, out, dpi=120)
     plt.close(figure)
 
 
@@ -178,13 +186,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, seed=<k>")
     parser.add_argument("--out", type=Path, required=True, help="the PNG or PDF to write")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
+        if arguments.out.suffix not in (".png", ".pdf"):
+            raise ExperimentError(f"--out is {arguments.out}: its name must end in .png or .pdf")
+        make_folder(arguments.out.parent)
         draw_comparison(arguments.runs, arguments.out)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(arguments.out)
-    return 0
+        print(arguments.out)
+
+    return command(work)
 
 
 if __name__ == "__main__":

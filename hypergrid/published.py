@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hypergrid.collected import replaced
 from hypergrid.colours import COLOURS
-from hypergrid.experiment import ExperimentError
+from hypergrid.files import save_picture, write_text
 from hypergrid.tables import OBJECTIVES, output_folder, read, versions_of
+from hypergrid.terminal import ExperimentError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -123,9 +123,8 @@ def main(argv: list[str] | None = None) -> int:
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with replaced(folder / "published.md") as file:
-        file.write(page)
-    draw(ours, published).savefig(folder / "published.png", dpi=150)
+    write_text(folder / "published.md", page)
+    save_picture(draw(ours, published), folder / "published.png", dpi=150)
     print(page, end="")
     return 0
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .tables import versions_of
+from .files import write_text
+from .tables import read_file, versions_of
+from .terminal import ExperimentError, command
 
 SUITE = Path(__file__).resolve().parent
 RESULTS = SUITE / "results"
@@ -64,11 +66,11 @@ def table(results: pd.DataFrame) -> str:
 
 
 def replaced(page: str, section: str) -> str:
-    """``page`` with ``section`` between the markers; ValueError where a marker is missing."""
+    """``page`` with ``section`` between the markers. Raises ExperimentError where a marker is missing."""
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
+        raise ExperimentError(f"the page lacks the markers {BEGIN} and {END}: put them in")
     return f"{head}{BEGIN}\n\n{section}\n\n{END}{tail}"
 
 
@@ -77,27 +79,33 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {SUITE.name}.report", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a README is not what the CSVs say")
     arguments = parser.parse_args(argv)
+    stale: list[str] = []
+    status = command(lambda: stale.extend(rewritten(write=not arguments.check)))
+    if arguments.check and stale:
+        print(f"error: stale results in {', '.join(stale)}: run python -m {SUITE.name}.report", file=sys.stderr)
+        return 1
+    return status
+
+
+def rewritten(write: bool) -> list[str]:
+    """The pages whose section is not what the CSV files say; rewritten if told. Raises ExperimentError."""
     found = sources()
     if not found:
         names = " or ".join(SOURCES)
-        print(f"error: there is no {names} in {RESULTS}: make it by python -m {SUITE.name}.collect", file=sys.stderr)
-        return 2
-    section, stale = table(pd.concat([pd.read_csv(path).assign(file=path.name) for path in found])), []
+        raise ExperimentError(f"there is no {names} in {RESULTS}: make it by python -m {SUITE.name}.collect")
+    section, stale = table(pd.concat([read_file(path).assign(file=path.name) for path in found])), []
     for page in (SUITE / "README.md", SUITE.parent / "README.md"):
         if not page.exists():
             continue
-        old = page.read_text()
+        old = page.read_text(encoding="utf-8")
         if BEGIN not in old and page.parent != SUITE:
             continue
         new = replaced(old, section)
         if new != old:
             stale.append(str(page.relative_to(SUITE.parent)))
-            if not arguments.check:
-                page.write_text(new)
-    if arguments.check and stale:
-        print(f"error: stale results in {', '.join(stale)}: run python -m {SUITE.name}.report", file=sys.stderr)
-        return 1
-    return 0
+            if write:
+                write_text(page, new)
+    return stale
 
 
 if __name__ == "__main__":

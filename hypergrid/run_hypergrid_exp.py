@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from hypergrid import settings
-from hypergrid.experiment import ExperimentError, Run
+from hypergrid.experiment import Run
 from hypergrid.suite import RESULTS_VERSIONS
+from hypergrid.terminal import command
 
 
 def main(argv: list[str]) -> int:
@@ -17,15 +18,7 @@ def main(argv: list[str]) -> int:
     if {"--help", "-h", "--helpfull"} & set(argv):
         print(__doc__, settings.__doc__, sep="\n")
         return 0
-    try:
-        run_experiment(argv)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: go on with --general.if_exists=resume", file=sys.stderr)
-        return 130
-    return 0
+    return command(lambda: run_experiment(argv), "go on with --general.if_exists=resume")
 
 
 def run_experiment(argv: list[str]) -> None:

@@ -10,27 +10,28 @@ import difflib
 import importlib.util
 import math
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from hypergrid.backward_loss import APPROACHES
-from hypergrid.experiment import IF_EXISTS, ExperimentError
+from hypergrid.experiment import IF_EXISTS
 from hypergrid.experiments.config import algo as shipped_algo
 from hypergrid.experiments.config import general as shipped_general
 from hypergrid.experiments.config import hypergrid as shipped_environment
+from hypergrid.terminal import ExperimentError
 
 SECTIONS = ("general", "env", "algo")
 MAX_STATES = 20_000_000  # the true distribution is held in memory
 
-# Fields that a resumed run may change: where and how it is stored and shown, never what is computed.
-FREE_FIELDS = ("output_dir", "if_exists", "wandb_project", "tensorboard", "checkpoint_interval")
-# Fields that do not name a run folder: the seed has a level of its own, threads and device are no experiment.
-UNNAMED_FIELDS = (*FREE_FIELDS, "seed", "threads", "device", "name", "backward_approach")
+# Fields that a resumed run may change: where it is stored, shown and computed, never what is computed.
+FREE_FIELDS = ("output_dir", "if_exists", "wandb_project", "tensorboard", "checkpoint_interval", "device", "threads")
+# Fields that do not name a run folder: the seed has a level of its own.
+UNNAMED_FIELDS = (*FREE_FIELDS, "seed", "name", "backward_approach")
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -115,18 +116,16 @@ def parse(argv: list[str]) -> ConfigDict:
     Raises:
         ExperimentError: anything about it is wrong.
     """
-    defaults = {section: _load(section, argv) for section in SECTIONS}
+    files, argv = _files_of(argv)
+    defaults = {section: _load(section, files.get(section)) for section in SECTIONS}
     _require_known_fields(argv, defaults)
     values = flags.FlagValues()
     for section in SECTIONS:
-        config_flags.DEFINE_config_file(section, flag_values=values)
-    saved, sys.argv = sys.argv, argv  # ml_collections looks for overrides there
+        config_flags.DEFINE_config_dict(section, defaults[section], flag_values=values, sys_argv=argv)
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
         raise ExperimentError(_explain(str(error).splitlines()[0], defaults)) from error
-    finally:
-        sys.argv = saved
     if rest:
         raise ExperimentError(
             f"unexpected argument {rest[0]!r}: write --section.field=value; true and false need the '='"
@@ -137,13 +136,14 @@ def parse(argv: list[str]) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Check every field, and the combinations that cannot work.
+    """Check every field, and the combinations that cannot work; NumPy's numbers become plain ones.
 
     Raises:
         ExperimentError: names the field, its value and what it may be.
     """
     _require_complete(config)
     for section in SECTIONS:
+        _make_plain(config[section])
         for field, value in config[section].items():
             holds, allowed = CHECKS[f"{section}.{field}"]
             kind = TYPES[f"{section}.{field}"]
@@ -185,14 +185,20 @@ def run_directory(config: ConfigDict) -> Path:
     return Path(config.general.output_dir) / "hypergrid" / environment / folder / f"seed={config.general.seed}"
 
 
-def _load(section: str, argv: list[str]) -> ConfigDict:
-    """The configuration file that a section's flag names, unchanged by overrides."""
-    given = None
-    for position, argument in enumerate(argv):
-        if argument in (f"--{section}", f"-{section}"):
-            given = argv[position + 1] if position + 1 < len(argv) else None
-        elif argument.startswith(f"--{section}="):
-            given = argument.partition("=")[2]
+def _files_of(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What the flags of the sections name, and the other arguments."""
+    files, rest, words = {}, [], iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if re.fullmatch(f"--?({'|'.join(SECTIONS)})", flag):
+            files[flag.lstrip("-")] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return files, rest
+
+
+def _load(section: str, given: str | None) -> ConfigDict:
+    """The configuration of a file and its argument, unchanged by overrides."""
     if not given:
         raise ExperimentError(f"--{section} is missing: add --{section} experiments/config/FILE.py:ARGUMENT")
     path, _, argument = given.partition(":")
@@ -211,7 +217,15 @@ def _load(section: str, argv: list[str]) -> ConfigDict:
         raise ExperimentError(f"--{section} {given}: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise ExperimentError(f"--{section}: get_config of {path} must return an ml_collections ConfigDict")
+    _make_plain(config)
     return config
+
+
+def _make_plain(config: ConfigDict) -> None:
+    with config.unlocked(), config.ignore_type():
+        for field, value in config.items():
+            if isinstance(value, np.generic):
+                config[field] = value.item()
 
 
 def _require_known_fields(argv: list[str], defaults: dict[str, ConfigDict]) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .experiment import ExperimentError
+from .files import make_folder, read_rows
 from .suite import RESULTS_VERSIONS
+from .terminal import ExperimentError
 
 RUN = ["environment", "objective", "approach", "learning_rate", "seed"]
 NUMBERS = ("learning_rate", "seed", "step", "trajectories", "wall_s", "results_version")
 REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "results_version")
+TEXTS = ("suite", *RUN[:3], "git_hash", "stretches")  # columns that hold no numbers, besides varied fields
 MAY_BE_EMPTY = ("approach", "learning_rate")  # of references that learn nothing
 SAME_OBJECTIVE = {"dqn": "munchausen_dqn"}
 OBJECTIVES = {"munchausen_dqn": "MunchausenDQN", "db": "DB", "tb": "TB", "subtb": "SubTB", "soft_dqn": "SoftDQN"}
@@ -122,14 +124,27 @@ def _longest(table: pd.DataFrame) -> pd.DataFrame:
     return table[kept]
 
 
+def read_file(path: Path) -> pd.DataFrame:
+    """The rows of a CSV file that ``collect`` made.
+
+    Raises:
+        ExperimentError: it cannot be read, or is damaged; names the line or the column.
+    """
+    read_rows(path, _numeric)  # which is stricter than pandas
+    return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(TEXTS, str), keep_default_na=False,
+                       na_values=[""])  # fmt: skip
+
+
+def _numeric(names: list[str]) -> set[str]:
+    behind = names[names.index("step") :] if "step" in names else []
+    return {*NUMBERS, *behind} - {*TEXTS}
+
+
 def _read_one(path: Path, suite: str) -> pd.DataFrame:
     mend = f"make it by python -m {suite}.collect"
     if not path.is_file():
         raise ExperimentError(f"there is no file {path}: {mend}")
-    try:
-        rows = pd.read_csv(path, dtype={"environment": str, "approach": str, "git_hash": str})
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path} is empty or no CSV: {mend}") from error
+    rows = read_file(path)
     missing = [name for name in REQUIRED if name not in rows]
     if missing:
         raise ExperimentError(f"{path} lacks the column {missing[0]}: {mend}")
@@ -138,9 +153,6 @@ def _read_one(path: Path, suite: str) -> pd.DataFrame:
     others = set(rows["suite"]) - {suite}
     if others:
         raise ExperimentError(f"{path} is of the suite {min(map(str, others))}: use that suite's command")
-    text = [name for name in NUMBERS if not pd.api.types.is_numeric_dtype(rows[name])]
-    if text:
-        raise ExperimentError(f"{path} has text in the column {text[0]}: {mend}")
     gaps = [name for name in REQUIRED if name not in MAY_BE_EMPTY and rows[name].isna().any()]
     if gaps:
         raise ExperimentError(f"{path} has an empty cell in the column {gaps[0]}: {mend}")
@@ -244,8 +256,5 @@ def output_folder(arguments: argparse.Namespace) -> Path:
         ExperimentError: it cannot be a folder.
     """
     folder = arguments.out or arguments.results[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExperimentError(f"cannot create the folder {folder} ({error.strerror}): choose another --out") from error
+    make_folder(folder)
     return folder

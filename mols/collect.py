@@ -5,7 +5,8 @@
 RUNS are run folders or folders above them. One row per kept evaluation, at most 200 a run, the last always among
 them. Runs whose configurations differ in anything but environment, objective, approach, learning rate and seed are
 refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of one objective with
-different results versions. Runs that are not done are left out unless ``--unfinished`` takes them.
+different results versions. Runs that are not done are left out unless ``--unfinished`` takes them. Of a run that went
+on elsewhere than it started, the column stretches says where: cpu x1; cuda x1 is one thread on the CPU, then a GPU.
 
 Beside the CSV, <name>.configs.json holds the configurations. With them, ``--append`` adds runs to a CSV whose own run
 folders are gone: a run that it has already is not repeated, one that does not belong there is refused. Without
@@ -17,6 +18,7 @@ import argparse
 import csv
 import json
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,17 @@ from .collected import (
     IDENTITY,
     PROVENANCE,
     STORAGE,
+    STRETCHES,
     by_run,
     merged,
     name_of,
     packed_configs,
     read_collected,
     read_configs,
-    replaced,
 )
-from .experiment import ExperimentError, flatten
+from .experiment import flatten
+from .files import make_folder, read_rows, written
+from .terminal import ExperimentError, command
 
 MAX_POINTS = 200
 BACKWARD_LEARNING_RATE = ("backward_learning_rate", "blr")
@@ -64,7 +68,7 @@ def find_runs(paths: list[Path], suite: str, unfinished: bool) -> list[Path]:
 def _suite_of(run: Path) -> str | None:
     """The suite that meta.json names; None where it does not."""
     try:
-        return json.loads((run / "meta.json").read_text()).get("suite")
+        return json.loads((run / "meta.json").read_text(encoding="utf-8")).get("suite")
     except (OSError, ValueError, AttributeError):
         return None  # read_runs will say what is wrong
 
@@ -110,6 +114,19 @@ def _ratio(key: str, value: Any, learning_rate: float | None) -> str:
     return json.dumps(value)
 
 
+def stretches_of(meta: dict[str, Any]) -> str:
+    """Device, threads and, of several, machine of each stretch of a run; empty where they are the same."""
+    machines, names, first = [], [], {name: meta.get(name) for name in ("device", "threads", "machine")}
+    for stretch in [first, *meta["resumed"]]:
+        where = first | stretch  # before there were moves, only the start was recorded, and its device was not
+        machines.append(json.dumps(where["machine"]))
+        names.append(f"{where['device']} x{where['threads']}" if where["device"] else "unknown")
+    if len(known := list(dict.fromkeys(machines))) > 1:
+        names = [f"{n} on machine {known.index(m) + 1}" for n, m in zip(names, machines, strict=True)]
+    places = [name for name, _ in groupby(names)]
+    return "; ".join(places) if len(places) > 1 else ""
+
+
 def rows_of(
     run: Path, config: dict[str, Any], suite: str, varying: list[str], origin: dict[str, str]
 ) -> list[dict[str, str]]:
@@ -117,8 +134,7 @@ def rows_of(
 
     A row with rarer metrics than most takes the place of its nearest neighbour, but not of the last row's.
     """
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # None: still being written
+    _, rows = read_rows(run / "metrics.csv", list, torn=True)
     if not rows:
         return []
     last = len(rows) - 1
@@ -143,10 +159,12 @@ def read_runs(
     configs, origins = [], []
     for run in runs:
         try:
-            configs.append(flatten(json.loads((run / "config.json").read_text())))
-            meta = json.loads((run / "meta.json").read_text())
-            origins.append({name: str(meta[name] or "") for name in PROVENANCE})
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            configs.append(flatten(json.loads((run / "config.json").read_text(encoding="utf-8"))))
+            meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
+            where = stretches_of(meta)
+            origins.append({STRETCHES: where} if where else {})
+            origins[-1] |= {name: str(meta[name] or "") for name in PROVENANCE}
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise ExperimentError(
                 f"{run} has no readable config.json and meta.json with a results_version: leave it out, or run it anew"
             ) from error
@@ -202,11 +220,9 @@ def collect(
             "name another --out"
         )
     names = list(dict.fromkeys(name for row in rows for name in row if name not in PROVENANCE))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(sidecar) as file:
-        json.dump({"varying": varying, **packed_configs(configs)}, file, indent=1)
-        file.write("\n")
-    with replaced(out) as file:
+    make_folder(out.parent)
+    with written(sidecar) as packed, written(out) as file:
+        packed.write(json.dumps({"varying": varying, **packed_configs(configs)}, indent=1) + "\n")
         writer = csv.DictWriter(file, [*names, *PROVENANCE], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -223,15 +239,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--append", action="store_true", help="add to the CSV what it does not have")
     parser.add_argument("--unfinished", action="store_true", help="take runs that are not done too")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         n_runs = collect(
             arguments.runs, arguments.out, arguments.varying, suite, arguments.append, arguments.unfinished
         )
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{n_runs} runs in {arguments.out}")
-    return 0
+        print(f"{n_runs} runs in {arguments.out}")
+
+    return command(work)
 
 
 if __name__ == "__main__":

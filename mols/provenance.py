@@ -17,10 +17,21 @@ from typing import Any
 RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy")
 
 
-def describe_start(suite: Path, results_version: int, previous: dict[str, Any]) -> dict[str, Any]:
-    """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed."""
+def describe_start(
+    suite: Path, results_version: int, previous: dict[str, Any], stretch: dict[str, Any]
+) -> dict[str, Any]:
+    """meta.json of a run that starts or goes on; the first start's facts stay, resumptions are listed.
+
+    Args:
+        suite: the suite's package folder.
+        results_version: of what is computed with the run's objective.
+        previous: the meta.json that is there; empty for a fresh run.
+        stretch: device and threads from now on.
+    """
+    stretch = stretch | {"machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "gpu": _gpu()}}
     if previous:
-        resumed = [*previous.get("resumed", []), {"start": now(), "git_hash": _git(suite, "rev-parse", "HEAD")}]
+        now_on = {"start": now(), "git_hash": _git(suite, "rev-parse", "HEAD"), **stretch}
+        resumed = [*previous.get("resumed", []), now_on]
         return previous | {"resumed": resumed, "stop": None, "status": "running"}
     return {
         "suite": suite.name,
@@ -29,11 +40,7 @@ def describe_start(suite: Path, results_version: int, previous: dict[str, Any]) 
         "git_dirty": bool(_git(suite, "status", "--porcelain", ".")),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "versions": {"python": platform.python_version(), **_library_versions()},
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "gpu": _gpu(),
-        },
+        **stretch,
         "start": now(),
         "resumed": [],
         "stop": None,
@@ -54,10 +61,10 @@ def _library_versions() -> dict[str, str]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return answer.stdout.decode(errors="replace").strip()
 
 
 def now() -> str:

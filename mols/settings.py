@@ -44,6 +44,7 @@ MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
 # Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
 FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
+FREE_OPTIONS += ("device", "threads")
 FREE_OPTIONS += ("reward_changed", "reward_source")  # which ``run.settle`` looks at
 # Options that do not name a run folder by their difference from the default.
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach", "proxy_weights")

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("options", "colours", "collect", "collected", "report", "launch")
+COPIES += ("terminal", "files", "options", "colours", "collect", "collected", "report", "launch")
 COPIES += ("tables", "aggregates", "verdicts", "claims", "citations", "panels")
 COPIED = (*(f"{name}.py" for name in COPIES), "references.bib", "sweeps/common.sh")
 COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib"}
@@ -75,7 +75,7 @@ def test_a_module_imports_what_the_design_allows(path):
     others = set(SUITES) - {suite}
     assert not {name for level, name in modules if level == 0 and name.split(".")[0] in others}, "another suite"
     if path.stem in COPIES and path.parent == ROOT / suite:
-        assert {name for level, name in modules if level == 1} <= set(COPIES), "a copy imports copies alone"
+        assert {name for level, name in modules if level == 1} <= {*COPIES, "suite"}, "a copy imports copies and suite"
         absolute = {name.split(".")[0] for level, name in modules if level == 0}
         assert absolute <= COPY_IMPORTS | set(sys.stdlib_module_names)
     else:
@@ -106,6 +106,56 @@ def test_a_module_keeps_the_house_style(path):
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
     assert ast.get_docstring(tree), "a module says what it is"
     assert len(text.splitlines()) <= 310, "one idea, one file"
+
+
+def unsafe_uses_of_files(path: Path) -> list[str]:
+    """Where a module reads or writes text as the locale has it, or writes a file in place and not by ``files.py``."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        of_an_object = isinstance(node.func, ast.Attribute)
+        owner = getattr(node.func.value, "id", "") if of_an_object else ""
+        name = node.func.attr if of_an_object else getattr(node.func, "id", "")
+        given = {keyword.arg for keyword in node.keywords}  # None: those of a dictionary
+        modes = [word.value for word in node.args[0 if of_an_object else 1 :] if isinstance(word, ast.Constant)]
+        mode = modes[0] if modes else "r"
+        opened = name == "open" and owner != "gzip"
+        text = (opened and "b" not in mode) or (of_an_object and name in ("read_text", "write_text"))
+        if (text or "text" in given) and not given & {"encoding", None}:
+            found.append(f"{path.name}:{node.lineno}: {name} without an encoding")
+        written = (opened and set(mode) & set("wx")) or (of_an_object and name in ("write_text", "write_bytes"))
+        if name == "savefig":
+            written = not (isinstance(node.args[0], ast.Name) and node.args[0].id == "file")
+        if written and owner != "partial" and path.name not in ("files.py", "terminal.py"):
+            found.append(f"{path.name}:{node.lineno}: {name} in place")
+    return found
+
+
+MENDED_ELSEWHERE = pytest.mark.xfail(strict=True, reason="its own files are being mended: then take this mark away")
+
+
+@pytest.mark.parametrize("suite", [pytest.param(s, marks=MENDED_ELSEWHERE) if s == "mols" else s for s in SUITES])
+def test_files_are_written_whole_and_text_is_utf_8_in_every_locale(suite):
+    found = {path: unsafe_uses_of_files(path) for path in MODULES if path.relative_to(ROOT).parts[0] == suite}
+    assert not {str(path.relative_to(ROOT)): uses for path, uses in found.items() if uses}
+
+
+def test_an_unsafe_use_of_a_file_is_found(tmp_path):
+    lines = {
+        "open(path)": ["open without an encoding"],
+        "path.open('w', encoding='utf-8')": ["open in place"],
+        "path.open('x')": ["open without an encoding", "open in place"],
+        "path.read_text()": ["read_text without an encoding"],
+        "path.write_text(a, encoding='utf-8')": ["write_text in place"],
+        "partial.write_text(a, encoding='utf-8'), gzip.open(path)": [],
+        "subprocess.run(a, text=True)": ["run without an encoding"],
+        "figure.savefig(path)": ["savefig in place"],
+        "open(path, 'rb'), path.open('ab'), path.open(**TEXT), write_text(path, a), figure.savefig(file)": [],
+    }
+    for line, expected in lines.items():
+        (tmp_path / "a.py").write_text(line)
+        assert unsafe_uses_of_files(tmp_path / "a.py") == [f"a.py:1: {what}" for what in expected], line
 
 
 def test_importing_does_nothing():

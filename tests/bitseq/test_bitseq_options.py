@@ -153,4 +153,4 @@ def test_no_option_is_forgotten():
     shown = {name for changes in EFFECTS.values() for name in changes}
     assert not shown & (STORAGE | MACHINE)
     assert shown | STORAGE | MACHINE == set(settings.BY_NAME)
-    assert set(settings.FREE_OPTIONS) == STORAGE
+    assert set(settings.FREE_OPTIONS) == STORAGE | MACHINE

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from hypergrid import provenance
 from hypergrid.experiment import COMMON_COLUMNS, ExperimentError, Run, read_metrics
 from hypergrid.randomness import Streams
 
@@ -66,7 +67,7 @@ def open_run(tmp_path, suite):
     return new
 
 
-FREE = ("output_dir", "checkpoint_interval")
+FREE = ("output_dir", "checkpoint_interval", "device", "threads")
 
 
 def row(step: int, **values: float | None) -> dict[str, float | None]:
@@ -367,21 +368,15 @@ def test_a_checkpoint_cannot_run_code(open_run, tmp_path, plain):
     assert marker.exists()  # the file was dangerous indeed
 
 
-def test_a_failure_while_saving_keeps_the_old_checkpoint(open_run, monkeypatch):
+def test_a_failure_while_saving_keeps_the_old_checkpoint(open_run, small_disk):
     run = open_run()
     with run.recorded(COLUMNS):
         run.save(Weights(1.0), 1)
         before = (run.directory / "checkpoint.pt").read_bytes()
-
-        def torn(state, file):
-            file.write(before[: len(before) // 2])
-            raise OSError("No space left on device")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "save", torn)
-            with pytest.raises(OSError, match="No space"):
-                run.save(Weights(2.0), 2)
+        with small_disk(len(before) // 2):
+            assert "checkpoint.pt (File too large)" in refusal(run.save, Weights(2.0), 2)
         assert (run.directory / "checkpoint.pt").read_bytes() == before
+        assert not list(run.directory.glob("*.partial"))
         run.save(Weights(3.0), 3)
     weights = Weights()
     (run.directory / "DONE").unlink()
@@ -389,6 +384,18 @@ def test_a_failure_while_saving_keeps_the_old_checkpoint(open_run, monkeypatch):
     with again.recorded(COLUMNS):
         assert again.restore(weights) == 3
     assert torch.equal(weights.weight, torch.full((3,), 3.0))
+
+
+def test_a_row_that_does_not_fit_leaves_nothing_of_itself(open_run, small_disk):
+    run = open_run()
+    with run.recorded(COLUMNS):
+        run.write_row(row(1))
+        before = (run.directory / "metrics.csv").read_bytes()
+        with small_disk(len(before) + 5):
+            assert "metrics.csv (No space left on device)" in refusal(run.write_row, row(2))
+        assert (run.directory / "metrics.csv").read_bytes() == before
+        run.write_row(row(2))
+    assert read_metrics(run.directory)["step"] == [1, 2]
 
 
 def test_a_checkpoint_loads_as_weights_only(open_run):
@@ -444,16 +451,26 @@ def test_the_first_row_after_a_torn_line_is_whole(open_run):
     assert read_metrics(directory)["l1_dist"] == [1 / step for step in range(1, 6)]
 
 
-@pytest.mark.parametrize("header", ["step,loss", ""])
-def test_metrics_of_other_columns_are_refused(open_run, header):
+DAMAGED = [  # what it is replaced by, where, and what is said
+    ("step", "epoch", "other columns"),
+    ("step,", "", "line 2 has 8 cells, not 7"),
+    ("step", "loss", "has the column loss more than once"),
+    ("\n2,", "\nx,", "line 3 has text in the column step: 'x' is no number"),
+    ("\n2,", '\n"2,', "line 3 has a stray quote"),
+    (None, "", "is empty"),
+]
+
+
+def test_damaged_metrics_are_refused_and_left_alone(open_run):
     directory = unfinished(open_run(), steps=range(1, 4), checkpoint=3)
     path = directory / "metrics.csv"
-    path.write_text(path.read_text().replace(path.read_text().splitlines()[0], header, 1))
-    before = path.read_bytes()
-    message = refusal(begin, open_run("resume"))
-    assert "other columns" in message
-    assert f"{FLAG}=overwrite" in message
-    assert path.read_bytes() == before
+    whole = path.read_text()
+    for old, new, said in DAMAGED:
+        path.write_text(whole.replace(old, new, 1) if old else new)
+        before = path.read_bytes()
+        message = refusal(begin, open_run("resume"))
+        assert said in message and f"{FLAG}=overwrite" in message
+        assert path.read_bytes() == before
 
 
 def test_a_missing_value_is_an_empty_cell(open_run):
@@ -523,17 +540,72 @@ def test_meta_says_where_a_run_comes_from(open_run, monkeypatch):
     assert done | {"status": "running", "stop": None} == meta
 
 
+SENTENCE = "cannot read or write f (No space left on device): make room, or take another place"
+
+
 @pytest.mark.parametrize(
-    ("error", "status"),
-    [(KeyboardInterrupt(), "interrupted"), (ValueError("the loss is bad"), "failed: the loss is bad")],
+    ("error", "raised", "status"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, "interrupted"),
+        (ValueError("the loss is bad"), ValueError, "failed: the loss is bad"),
+        (OSError(28, "No space left on device", "f"), ExperimentError, f"failed: {SENTENCE}"),
+    ],
 )
-def test_meta_says_how_a_run_stopped(open_run, error, status):
+def test_meta_says_how_a_run_stopped(open_run, error, raised, status):
     run = open_run()
-    with pytest.raises(type(error)), run.recorded(COLUMNS):
+    with pytest.raises(raised), run.recorded(COLUMNS):
         raise error
     assert meta_of(run)["status"] == status
     assert meta_of(run)["stop"] is not None
     assert not (run.directory / "DONE").exists()
+
+
+def test_meta_says_that_a_run_stopped_on_a_full_disk(open_run, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    run = open_run()
+    with pytest.raises(KeyboardInterrupt), run.recorded(COLUMNS):
+        monkeypatch.setattr(os, "fsync", full)
+        raise KeyboardInterrupt
+    assert meta_of(run)["status"] == "stopped"
+    assert not list(run.directory.glob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(suite, tmp_path):
+    """/proc stands for a read-only disk: the tests may run as root, whom the mode of a folder does not stop."""
+    options = {"if_exists": "refuse", "flag": FLAG, "suite": suite, "results_version": 1, "free": FREE}
+    run = Run(Path("/proc/runs/seed=3"), CONFIG, **options)
+    assert refusal(begin, run).startswith("cannot create the folder /proc/runs/seed=3 (")
+    (tmp_path / "file").touch()
+    run = Run(tmp_path / "file" / "seed=3", CONFIG, **options)
+    assert "(Not a directory): choose another one" in refusal(begin, run)
+
+
+def test_device_threads_and_machine_of_each_stretch_are_recorded(open_run, monkeypatch):
+    def on(device: str, threads: int) -> dict:
+        return CONFIG | {"general": CONFIG["general"] | {"device": device, "threads": threads}}
+
+    meta_of_stopped(open_run(config=on("cpu", 1)))
+    monkeypatch.setattr(provenance.platform, "platform", lambda: "another")
+    meta = meta_of_stopped(open_run("resume", on("cuda", 4)))
+    assert (meta["device"], meta["threads"]) == ("cpu", 1)
+    (stretch,) = meta["resumed"]
+    assert (stretch["device"], stretch["threads"]) == ("cuda", 4)
+    assert meta["machine"].keys() == stretch["machine"].keys() and stretch["machine"]["platform"] == "another"
+
+
+def test_a_run_is_not_lost_when_the_working_directory_changes(tmp_path, suite, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("runs/seed=3"), CONFIG, if_exists="refuse", flag=FLAG, suite=suite, results_version=1, free=FREE)
+    (tmp_path / "elsewhere").mkdir()
+    with run.recorded(COLUMNS):
+        run.write_row(row(1))
+        os.chdir(tmp_path / "elsewhere")
+        run.save(Weights(1.0), 1)
+        run.write_row(row(2))
+    assert read_metrics(tmp_path / "runs/seed=3")["step"] == [1, 2]
+    assert list((tmp_path / "elsewhere").iterdir()) == [] and (tmp_path / "runs/seed=3/DONE").exists()
 
 
 def test_resumptions_are_listed_and_the_first_start_stays(open_run):
@@ -654,6 +726,15 @@ def test_streams_follow_the_seed():
 
     assert first_draws(3) == first_draws(3)
     assert all(a != b for a, b in zip(first_draws(3), first_draws(4), strict=True))
+
+
+def test_streams_of_a_gpu_come_back_where_there_is_none():
+    state = Streams.from_seed(3).state_dict() | {"cuda": [torch.zeros(16, dtype=torch.uint8)]}
+    streams = Streams.from_seed(4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        streams.load_state_dict(state)
+    assert streams.sampling.random() == Streams.from_seed(3).sampling.random()
 
 
 def test_streams_come_back_from_a_checkpoint(tmp_path):

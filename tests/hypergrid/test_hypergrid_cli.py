@@ -164,6 +164,12 @@ def test_the_defaults_are_the_papers():
     assert settings.parse(command("subtb")).algo.subtb_lambda == 0.9
 
 
+def test_a_grid_runs_on_the_cpu_unless_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert settings.parse(command("db")).general.device == "cpu"
+    assert settings.parse(command("db", "--general.device=cuda")).general.device == "cuda"
+
+
 def test_the_folder_names_what_differs_and_no_more():
     plain = settings.run_directory(settings.parse(command("db")))
     assert plain == Path("runs/hypergrid/standard/db-tlm/seed=3")

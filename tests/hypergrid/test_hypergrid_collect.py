@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hypergrid import collect
+from hypergrid import collect, tables
 
 COLUMNS = ("step", "trajectories", "wall_s", "loss", "l1_dist", "exact")
 OFF = "algo.decay"
@@ -17,7 +17,7 @@ def write_run(folder, seed=1, rows=((1, 16, 0.5, 2.0, 0.1, ""),), done=True, ver
     run = folder / f"{algo['backward_approach']}-{algo['decay']}" / f"seed={seed}"
     run.mkdir(parents=True)
     (run / "config.json").write_text(json.dumps(config | {"algo": algo}))
-    meta = {"suite": "hypergrid", "results_version": version, "git_hash": commit}
+    meta = {"suite": "hypergrid", "results_version": version, "git_hash": commit, "resumed": []}
     (run / "meta.json").write_text(json.dumps(meta))
     lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
     (run / "metrics.csv").write_text("\n".join(lines) + "\n")
@@ -135,9 +135,77 @@ def test_a_run_without_a_results_version_is_refused(command, tmp_path):
     assert status == 2 and "with a results_version: leave it out, or run it anew" in said
 
 
+def test_a_run_that_went_on_elsewhere_says_where(command, tmp_path):
+    def moved(seed, first, *resumed):
+        path = write_run(tmp_path / "a", seed=seed) / "meta.json"
+        named = [dict(zip(("device", "threads", "machine"), place, strict=True)) for place in (first, *resumed)]
+        meta = json.loads(path.read_text()) | named[0]
+        meta["resumed"] = named[1:]
+        path.write_text(json.dumps(meta))
+
+    here, there = {"platform": "Linux", "gpu": None}, {"platform": "Linux", "gpu": "H200"}
+    moved(1, ("cpu", 1, here), ("cpu", 1, here))
+    moved(2, ("cpu", 1, here), ("cpu", 1, here), ("cuda", 1, here), ("cpu", 1, here))
+    moved(3, ("cpu", 1, here), ("cuda", 2, there))
+    moved(4, ("cpu", 1, here), ("cpu", 1, there))
+    write_run(tmp_path / "a", seed=5)  # as all were before runs could move
+    rows = command(tmp_path / "a")[2]
+    assert [row["stretches"] for row in rows] == [
+        "",
+        "cpu x1; cuda x1; cpu x1",
+        "cpu x1 on machine 1; cuda x2 on machine 2",
+        "cpu x1 on machine 1; cpu x1 on machine 2",
+        "",
+    ]
+    assert list(rows[0])[-3:-1] == ["stretches", "results_version"]
+    table = tables.read([tmp_path / "out" / "all.csv"], "hypergrid")
+    assert table["stretches"].notna().sum() == 3
+
+
+def test_runs_on_other_devices_join_and_without_moves_there_is_no_column(command, tmp_path):
+    for seed, device in ((1, "cpu"), (2, "cuda")):
+        path = write_run(tmp_path / "a", seed=seed) / "config.json"
+        config = json.loads(path.read_text())
+        config["general"] |= {"device": device, "threads": seed}
+        path.write_text(json.dumps(config))
+    status, _, rows = command(tmp_path / "a")
+    assert status == 0 and seeds(rows) == ["1", "2"] and "stretches" not in rows[0]
+
+
+def test_a_csv_that_a_spreadsheet_has_saved_has_the_same_runs(command, tmp_path):
+    write_run(tmp_path / "a", seed=1)
+    command(tmp_path / "a")
+    out = tmp_path / "out" / "all.csv"
+    text = out.read_text().replace(",0.001,", ",1E-03,").replace(",0.1,", ",0.10,")
+    out.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    write_run(tmp_path / "a", seed=2)
+    status, _, rows = command(tmp_path / "a", "--append")
+    assert status == 0 and seeds(rows) == ["1", "2"] and next(iter(rows[0])) == "suite"
+
+
+def test_a_damaged_row_of_a_run_is_named(command, tmp_path):
+    run = write_run(tmp_path / "a", rows=[(1, 16, 0.5, 2.0, 0.1, ""), (2, 32, 0.5, "many", 0.1, "")])
+    status, said, rows = command(tmp_path / "a")
+    assert status == 2 and f"{run / 'metrics.csv'}, line 3 has text in the column loss" in said and rows is None
+
+
+def test_a_full_disk_leaves_the_csv_and_its_configurations(command, tmp_path, small_disk):
+    write_run(tmp_path / "a", rows=[(step, 16 * step, 1.0, 2.0, 0.1, "") for step in range(1, 50)])
+    rows = command(tmp_path / "a" / "tlm-0.9")[2]
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    write_run(tmp_path / "a", seed=2)
+    with small_disk(1000):  # the configurations fit
+        status, said, _ = command(tmp_path / "a", "--append")
+    assert status == 2 and f"cannot write {tmp_path / 'out' / 'all.csv'} (File too large)" in said
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert len(command(tmp_path / "a", "--append")[2]) == len(rows) + 1
+
+
 def test_runs_that_are_not_done_stay_out_unless_told(command, tmp_path):
     write_run(tmp_path / "a", seed=1)
-    half = write_run(tmp_path / "a", seed=2, rows=[(1, 16, 0.5, 2.0, 0.1, ""), (2, 32)], done=False)
+    half = write_run(tmp_path / "a", seed=2, done=False)
+    with (half / "metrics.csv").open("a") as file:
+        file.write("2,32")
     status, said, rows = command(tmp_path / "a")
     assert status == 0 and f"left out, not done: {half}" in said and seeds(rows) == ["1"]
     _, _, rows = command(tmp_path / "a", "--unfinished")

@@ -1,11 +1,13 @@
 """The grid against brute force: indices, masks, levels, path counts, reward, and its closed-form P_B."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
+from gfn.gym.hypergrid import OriginalReward
 
-from hypergrid.environment import GridEnvironment
+from hypergrid.environment import ExactGrid, ExactReward, GridEnvironment
 from hypergrid.policies import maxent_grid_log_pb, uniform_grid_log_pb
 
 GRIDS = [(1, 5), (2, 4), (3, 3)]
@@ -140,3 +142,43 @@ def test_partition_function_and_cell_counts_of_the_paper(paper_grid):
         int(torch.isclose(rewards, torch.tensor(level)).sum()) for level in (base, base + shell, base + shell + mode)
     ]
     assert counts == [150_000, 9_744, 256]
+
+
+def levels_by_fractions(height):
+    """(H,) whether a > 1/4, and whether 3/10 < a < 4/10, for s = 0..H-1, as they are."""
+    distances = [abs(Fraction(value, height - 1) - Fraction(1, 2)) for value in range(height)]
+    return [[a > Fraction(1, 4), Fraction(3, 10) < a < Fraction(4, 10)] for a in distances]
+
+
+def test_the_reward_is_the_formulas_in_exact_arithmetic_for_every_height():
+    base, shell, mode = REWARDS["standard"]
+    for height in (*range(3, 130), 201, 401, 1001):
+        found = ExactReward(height, 1, R0=base, R1=shell, R2=mode)(torch.arange(height).unsqueeze(1))
+        expected = [base + outer * shell + inner * mode for outer, inner in levels_by_fractions(height)]
+        assert found.tolist() == pytest.approx(expected), height
+        assert torch.equal(found, found.flip(0)), height  # mirror cells
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reward", REWARDS)
+def test_the_papers_grid_has_torchgfns_rewards_bit_for_bit(reward, dtype):
+    levels = dict(zip(("R0", "R1", "R2"), REWARDS[reward], strict=True))
+    states = torch.cartesian_prod(*[torch.arange(20)] * 4)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(ExactReward(20, 4, **levels)(states), OriginalReward(20, 4, **levels)(states))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_torchgfn_environment_has_the_exact_reward_everywhere():
+    """At H = 11 torchgfn gives cell 9 the modes' reward, and not its mirror cell 1."""
+    grid = ExactGrid(2, 11, R0=1e-3, R1=0.5, R2=2.0)
+    is_mode = torch.tensor([inner for _, inner in levels_by_fractions(11)])
+    assert not is_mode.any()
+    rewards = grid.reward(grid.all_states)
+    assert rewards.max().item() == pytest.approx(0.501)
+    assert grid.log_partition() == pytest.approx(math.log(rewards.sum().item()))
+    torch.testing.assert_close(grid.true_dist(), rewards / rewards.sum())
+    assert OriginalReward(11, 2, R0=1e-3, R1=0.5, R2=2.0)(torch.tensor([[9, 9]])).item() == pytest.approx(2.501)
+    assert GridEnvironment(2, 11, 1e-3, 0.5, 2.0).log_z == grid.log_partition()

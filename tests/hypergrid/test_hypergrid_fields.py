@@ -1,6 +1,8 @@
 """Every field has an effect, a user's own file is checked for types too, a finished run starts nothing."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +121,47 @@ def test_a_wrong_type_in_a_users_file_is_refused(section, file, field, value, tm
     assert error.startswith(f"error: {section}.{field} is {value}")
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_numpys_numbers_in_a_users_file_are_taken_and_stored_as_plain_ones(tmp_path):
+    changes = {
+        "general": "{'n_envs': np.int64(4), 'n_trajectories': np.uint16(8), 'tensorboard': np.bool_(False)}",
+        "hypergrid": "{'height': np.int32(5), 'ndim': np.int8(2), 'R0': np.float64(0.25), 'R1': np.float32(0.5)}",
+        "algo": "{'hidden_width': np.int64(8), 'learning_rate': np.float64(0.01), 'tied_trunk': np.bool_(True)}",
+    }
+    for file, change in changes.items():
+        (tmp_path / f"own_{file}.py").write_text(
+            "import numpy as np\nfrom ml_collections import ConfigDict\n"
+            f"from hypergrid.experiments.config import {file}\n"
+            f"def get_config(argument):\n    return ConfigDict({{**{file}.get_config(argument), **{change}}})\n"
+        )
+    argv = ["run", "--general", f"{tmp_path}/own_general.py:3", "--env", f"{tmp_path}/own_hypergrid.py:standard"]
+    argv += ["--algo", f"{tmp_path}/own_algo.py:tb", f"--general.output_dir={tmp_path}/runs"]
+    assert main(argv) == 0
+    assert main([*argv, "--env.height=6"]) == 0  # such a field is a field of the command line
+    plain = ["--general.n_envs=4", "--general.n_trajectories=8", "--env.height=5", "--env.ndim=2", "--env.R0=0.25"]
+    plain += ["--algo.hidden_width=8", "--algo.learning_rate=0.01", f"--general.output_dir={tmp_path}/plain"]
+    own = [word for word in command("tb", tmp_path) if not re.match(r"--\w+\.", word)]
+    assert main([*own, *plain]) == 0
+    paths = {path.relative_to(tmp_path / "plain"): path for path in (tmp_path / "plain").rglob("config.json")}
+    for name, path in paths.items():  # in a folder of the same name
+        found, expected = (json.loads(path.read_text()) for path in (tmp_path / "runs" / name, path))
+        found["general"]["output_dir"] = expected["general"]["output_dir"]
+        assert found == expected
+
+
+@pytest.mark.parametrize("value", ["np.float64(5.0)", "np.bool_(True)", "np.array([5])"])
+def test_numpys_other_types_are_refused(value, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import numpy as np\nfrom ml_collections import ConfigDict\n"
+        "from hypergrid.experiments.config import hypergrid\n"
+        f"def get_config(name):\n    return ConfigDict({{**hypergrid.get_config(name), 'height': {value}}})\n"
+    )
+    argv = [word for word in command("tb", tmp_path / "runs", env=str(own)) if "env.height" not in word]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "env.height is" in error and error.endswith("it must be a whole number\n") and error.count("\n") == 1
 
 
 def test_a_users_file_that_fails_in_several_lines_is_answered_in_one(tmp_path, capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gfn.gym import HyperGrid
 from gfn.samplers import Sampler
 
 import hypergrid
@@ -56,9 +57,23 @@ def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
     assert trajectories.terminating_states.tensor.shape == (50, 2)
 
 
+def test_the_environment_of_a_run_is_torchgfns_with_the_runs_reward(tmp_path):
+    run = tiny_run(tmp_path, "tb", "uniform", "--env.height=11")
+    environment = hypergrid.load_environment(run)
+    assert isinstance(environment, HyperGrid)
+    expected = _load_agent(run).environment.log_rewards.exp()
+    torch.testing.assert_close(environment.reward(environment.all_states), expected)
+    trajectories = Sampler(hypergrid.load_estimators(run).forward).sample_trajectories(environment, n=5)
+    assert trajectories.terminating_states.tensor.shape == (5, 2)
+
+
 def test_what_is_no_run_has_no_estimators(tmp_path):
-    with pytest.raises(ExperimentError, match=r"config\.json and checkpoint\.pt"):
-        hypergrid.load_estimators(tmp_path)
+    for load in (hypergrid.load_estimators, hypergrid.load_environment):
+        with pytest.raises(ExperimentError, match=r"config\.json and checkpoint\.pt"):
+            load(tmp_path)
+    (tmp_path / "config.json").write_text('{"n": 8}')
+    with pytest.raises(ExperimentError, match="is no run of the hypergrid"):
+        hypergrid.load_environment(tmp_path)
 
 
 def rows_of(path):
@@ -105,7 +120,7 @@ def test_the_report_replaces_its_section_alone():
     assert new.startswith("before\n") and new.endswith("\nafter\n")
     assert "| new |" in new and "old" not in new
     assert report.replaced(new, "| new |") == new
-    with pytest.raises(ValueError, match="markers"):
+    with pytest.raises(ExperimentError, match="markers"):
         report.replaced("no markers", "| new |")
 
 
@@ -118,3 +133,6 @@ def test_several_runs_in_one_picture(tmp_path, capsys):
     assert plots.main([runs[0], other, "--out", str(out)]) == 2
     assert "different environments" in capsys.readouterr().err
     assert plots.main([str(tmp_path), "--out", str(out)]) == 2
+    (Path(runs[0]) / "config.json").write_text("{")
+    assert plots.main([*runs, "--out", str(out)]) == 2
+    assert "config.json is damaged" in capsys.readouterr().err

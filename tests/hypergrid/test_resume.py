@@ -1,5 +1,6 @@
 """A run that was killed ends with the same metrics and the same weights as one that was not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -101,6 +102,56 @@ def test_kill_minus_nine(tmp_path):
     assert main(command("db", "tlm", tmp_path / "whole", *length)) == 0
     assert metrics_without_time(tmp_path / "killed") == metrics_without_time(tmp_path / "whole")
     assert_same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "killed"))
+
+
+def test_a_run_goes_on_on_another_device_with_other_threads(tmp_path):
+    """It began, as far as its folder and its checkpoint know, on a GPU, which here may not be."""
+    length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
+    argv = command("munchausen_dqn", "tlm", tmp_path, *length)
+    assert main(argv) == 0
+    (done,) = tmp_path.rglob("DONE")
+    before, path = metrics_without_time(tmp_path), done.with_name("checkpoint.pt")
+    done.unlink()
+    config = json.loads(done.with_name("config.json").read_text())
+    config["general"]["device"] = "cuda"
+    done.with_name("config.json").write_text(json.dumps(config))
+    meta = json.loads(done.with_name("meta.json").read_text()) | {"device": "cuda"}
+    done.with_name("meta.json").write_text(json.dumps(meta))
+    state = torch.load(path, weights_only=True)
+    state["agent"]["streams"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * (torch.cuda.device_count() == 0)
+    torch.save(state, path)
+    assert main([*argv, "--general.if_exists=resume", "--general.threads=2"]) == 0
+    assert metrics_without_time(tmp_path) == before and done.exists()
+    assert json.loads(done.with_name("config.json").read_text())["general"]["device"] == "cpu"
+    meta = json.loads(done.with_name("meta.json").read_text())
+    assert [(stretch["device"], stretch["threads"]) for stretch in (meta, *meta["resumed"])] == [
+        ("cuda", 1),
+        ("cpu", 2),
+    ]
+
+
+def test_a_disk_that_gets_full_ends_a_run_and_room_lets_it_go_on(tmp_path, small_disk, capsys):
+    length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
+    assert main(command("tb", "tlm", tmp_path / "whole", *length)) == 0
+    capsys.readouterr()
+    argv = command("tb", "tlm", tmp_path / "full", *length)
+    with small_disk(5000):  # which the checkpoint does not fit on
+        assert main(argv) == 2
+    error = capsys.readouterr().err
+    (meta,) = (tmp_path / "full").rglob("meta.json")
+    path = meta.with_name("checkpoint.pt")
+    assert error == f"error: cannot write {path} (File too large): make room, or choose another place\n"
+    assert json.loads(meta.read_text())["status"] == f"failed: {error.removeprefix('error: ').strip()}"
+    assert {entry.name for entry in meta.parent.iterdir()} == {".lock", "config.json", "meta.json", "metrics.csv"}
+    assert main([*argv, "--general.if_exists=resume"]) == 0
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "whole")
+    path.with_name("DONE").unlink()
+    path.with_name("curves.png").write_text("old")
+    with small_disk(20_000):  # which the pictures do not fit on
+        assert main([*argv, "--general.if_exists=resume"]) == 2
+    assert "curves.png (File too large)" in capsys.readouterr().err
+    assert path.with_name("curves.png").read_text() == "old"
+    assert not list(meta.parent.glob("*.partial")) and not path.with_name("DONE").exists()
 
 
 def test_evaluation_does_not_touch_training(tmp_path):

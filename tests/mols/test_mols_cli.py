@@ -159,10 +159,30 @@ def test_a_run_is_resumed_with_its_own_configuration_alone(tmp_path, no_pictures
     argv = [*command("tb", tmp_path), "--if_exists", "resume"]
     assert main(argv) == 0
     capsys.readouterr()
-    refused([*argv, "--threads", "2"], "was run with threads = 1, not 2", tmp_path, capsys)
     path = only_run(tmp_path) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"leaf_coeff": 2.0}))
     refused(argv, "was run with leaf_coeff = 2.0, not None", tmp_path, capsys)
+
+
+def test_a_run_goes_on_on_another_device_with_other_threads(tmp_path, no_pictures):
+    """It began, as far as its folder and its checkpoint know, on a GPU, which here may not be."""
+    argv = command("tb", tmp_path)
+    assert main(argv) == 0
+    run = only_run(tmp_path)
+    (run / "DONE").unlink()
+    for name in ("config.json", "meta.json"):
+        (run / name).write_text(json.dumps(json.loads((run / name).read_text()) | {"device": "cuda"}))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state["agent"]["streams"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * (torch.cuda.device_count() == 0)
+    torch.save(state, run / "checkpoint.pt")
+    assert main([*argv, "--threads", "2", "--if_exists", "resume"]) == 0
+    assert json.loads((run / "config.json").read_text())["device"] == "cpu"
+    meta = json.loads((run / "meta.json").read_text())
+    assert [(stretch["device"], stretch["threads"]) for stretch in (meta, *meta["resumed"])] == [
+        ("cuda", 1),
+        ("cpu", 2),
+    ]
+    assert (run / "DONE").exists()
 
 
 def test_overwrite_starts_again(tmp_path, no_pictures):
