@@ -26,7 +26,7 @@ from matplotlib import pyplot as plt
 SUITE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- published: python -m bitseq.published -->", "<!-- end of published -->"
 CELL = ["objective", "approach"]
-QUANTITIES = {"mean_log_reward": "mean log R", "log_z": "log Z (db: log F(s_0))", "modes_found": "modes found"}
+QUANTITIES = {"mean_log_reward": "mean log R", "log_z": "log Z", "modes_found": "modes found"}
 STEPS = (100, 300, 600, 900)
 WINDOW = 100  # iterations over which log R is averaged: those of the published seed with the coarser rows
 MIN_SEEDS = 3  # of ours, for a spread
@@ -50,6 +50,11 @@ def curves(rows: pd.DataFrame, cell: tuple[str, str]) -> dict[int, pd.DataFrame]
     """The rows of each seed of an (objective, approach), in the order of their steps."""
     here = rows[(rows["objective"] == cell[0]) & (rows["approach"] == cell[1])]
     return {int(seed): curve for seed, curve in here.groupby("seed")}
+
+
+def label(objective: str, quantity: str) -> str:
+    """What a quantity is called; log F(s_0) is what an objective without log Z has in its place."""
+    return "log F(s_0)" if quantity == "log_z" and objective != "tb" else QUANTITIES[quantity]
 
 
 def value(curve: pd.DataFrame, quantity: str, step: int) -> float | None:
@@ -94,19 +99,14 @@ def table(compared: pd.DataFrame) -> str:
     for row in compared.itertuples():
         form = ".0f" if row.quantity == "modes_found" else ".2f"
         within = {True: "yes", False: "no", None: "too few seeds"}[row.within]
-        cell = f"| {row.objective} | {row.approach} | {QUANTITIES[row.quantity]} | {row.step} "
+        cell = f"| {row.objective} | {row.approach} | {label(row.objective, row.quantity)} | {row.step} "
         cell += f"| {cells(row.published, form)} | {cells(row.ours, form)} "
         lines.append(f"{cell}| {row.low:{form}} to {row.high:{form}} | {within} |")
     judged = compared["within"].dropna()
     seeds = [sorted({seed for values in compared[side] for seed in values}) for side in ("published", "ours")]
     theirs, mine = (", ".join(map(str, side)) for side in seeds)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{int(judged.sum())} of {len(judged)} within. Seeds, in this order: published {theirs}; ours {mine}.",
-        ]
-    )
+    count = f"{int(judged.sum())} of {len(judged)} within"
+    return "\n".join([*lines, "", f"{count}. Seeds, in this order: published {theirs}; ours {mine}."])
 
 
 def draw(published: pd.DataFrame, ours: pd.DataFrame, path: Path) -> None:
@@ -115,15 +115,15 @@ def draw(published: pd.DataFrame, ours: pd.DataFrame, path: Path) -> None:
     shape = len(cells), len(QUANTITIES)
     figure, axes = plt.subplots(*shape, figsize=(4 * shape[1], 2.3 * shape[0]), layout="constrained", squeeze=False)
     for cell, line in zip(cells, axes, strict=True):
-        mine = curves(ours, cell)
-        for (quantity, label), axis in zip(QUANTITIES.items(), line, strict=True):
+        theirs, mine = curves(published, cell), curves(ours, cell)
+        end = max(curve["step"].max() for curve in (mine or theirs).values())
+        for quantity, axis in zip(QUANTITIES, line, strict=True):
             for curve in mine.values():
                 axis.plot(curve["step"], curve[quantity], color=COLOURS.get(cell[1]), linewidth=0.8)
-            for curve in curves(published, cell).values():
-                axis.plot(curve["step"], curve[quantity], color="black", linestyle="--", linewidth=1.2)
-            axis.set(title=f"{cell[0]}, {cell[1]}: {label}", xlabel="iterations")
-            if mine:
-                axis.set_xlim(0, max(curve["step"].max() for curve in mine.values()))
+            for curve in theirs.values():
+                seen = curve[curve["step"] <= end]
+                axis.plot(seen["step"], seen[quantity], color="black", linestyle="--", linewidth=1.2)
+            axis.set(title=f"{cell[0]}, {cell[1]}: {label(cell[0], quantity)}", xlabel="iterations", xlim=(0, end))
     figure.suptitle("dashed: the published code, every seed; coloured: this suite, every seed")
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -59,7 +59,7 @@ def test_the_spread_is_that_of_our_seeds_widened_where_two_published_seeds_diffe
     row = row_of(compared, "tlm", "log_z", 100)  # one published seed, 2.25
     assert (row.low, row.high, row.within) == (0.0, 2.0, False)
     text = published.table(compared)
-    assert "| tb | tlm | log Z (db: log F(s_0)) | 100 | 2.25 | 0.00, 1.00, 2.00 | 0.00 to 2.00 | no |" in text
+    assert "| tb | tlm | log Z | 100 | 2.25 | 0.00, 1.00, 2.00 | 0.00 to 2.00 | no |" in text
     assert "10 of 12 within. Seeds, in this order: published 1, 7; ours 1, 2, 3." in text
 
 
