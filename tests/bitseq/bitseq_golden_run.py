@@ -4,16 +4,13 @@ In float64, by torch's own layers and without dropout, whose random numbers diff
 flips an action. Ten steps reach drawn batches, recent ones, copies into the targets, and a buffer that wraps.
 """
 
-import json
-from pathlib import Path
-
 import torch
 
 from bitseq import settings
 from bitseq.agent import make_agent
 from bitseq.algorithm import train_step
 
-PATH = Path(__file__).with_name("golden.json")
+OBJECTIVES = settings.OBJECTIVES
 N_STEPS = 10
 SIZES = {"n": 8, "k": 2, "M_size": 5, "mode_threshold": 1, "width": 8, "n_layers": 1, "n_heads": 2, "ff_width": 8}
 OPTIONS = SIZES | {
@@ -45,8 +42,3 @@ def golden_run(objective: str, approach: str) -> list[list[float | None]]:
     finally:
         torch.set_default_dtype(before)
     return [*curve, [metrics["reward_correlation"], metrics["reward_correlation_uniform"]]]
-
-
-def read() -> dict[str, dict]:
-    """The curves of golden.json: {objective: {"results_version": ..., "runs": {approach: curve}}}."""
-    return json.loads(PATH.read_text())

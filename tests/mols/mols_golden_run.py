@@ -20,6 +20,7 @@ from mols.reward import Scores
 from mols.task import Task
 from mols.tasks import qm9, seh_frag
 
+OBJECTIVES = settings.OBJECTIVES
 VOCABULARY = (Fragment("F", (0,)), Fragment("CN", (0, 1)), Fragment("CCS", (0, 1, 2)))
 TREE_STEPS, ATOM_STEPS, RECENT = 6, 4, 20  # steps; so many more on trees until the buffer of batches forgets
 EXPONENT = 4
