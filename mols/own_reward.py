@@ -2,16 +2,13 @@
 
     --reward package.module:function
 
-The module is imported as Python does it, from the current folder or from what is installed. The function gets
-canonical SMILES, each distinct molecule once, many in a call. R = r^exponent, log R at least -75.
+The function gets canonical SMILES, each distinct molecule once, many in a call. R = r^exponent, log R at least -75.
 """
 
-import hashlib
-import importlib
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,65 +16,10 @@ from rdkit import Chem
 from torch import Tensor
 
 from mols.experiment import ExperimentError
+from mols.own_function import OwnFunction, load_function, said
 from mols.reward import Reward
 
-BUILT_IN = {"qed": "mols.example_reward:qed"}
 MAX_REWARD = float(np.finfo(np.float32).max)
-
-
-class OwnFunction(NamedTuple):
-    """A function that the user named.
-
-    Attributes:
-        name: as it was named.
-        call: the function.
-        source: the first 12 hexadecimal digits of the sha256 of its module's source; empty where there is none.
-    """
-
-    name: str
-    call: Callable[[list[str]], Any]
-    source: str
-
-
-def load_function(name: str) -> OwnFunction:
-    """The function that ``--reward`` names.
-
-    Args:
-        name: package.module:function, or a built-in one.
-
-    Raises:
-        ExperimentError: there is none, or it is no function.
-    """
-    module_name, colon, attribute = BUILT_IN.get(name, name).partition(":")
-    if not (module_name and colon and attribute):
-        built_in = ", ".join(BUILT_IN)
-        raise ExperimentError(f"--reward is {name!r}: name a function as package.module:function, or {built_in}")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ExperimentError(f"--reward {name}: {module_name} needs {error.name}: install it") from error
-        raise ExperimentError(
-            f"--reward {name}: there is no module {error.name}: start in the folder that has it, or install it"
-        ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's module does
-        raise ExperimentError(f"--reward {name}: importing {module_name} fails ({_said(error)}): mend it") from error
-    if not callable(call := getattr(module, attribute, None)):
-        what = "is no function" if hasattr(module, attribute) else "is not there"
-        raise ExperimentError(f"--reward {name}: {attribute} {what} in {module_name}: name a function of it")
-    return OwnFunction(name, call, _source(module))
-
-
-def _source(module: Any) -> str:
-    try:
-        return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:12]
-    except (OSError, TypeError):  # compiled, or not from a file
-        return ""
-
-
-def _said(error: BaseException) -> str:
-    """Type and message of an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
 
 
 class OwnReward(Reward):
@@ -140,20 +82,58 @@ class OwnReward(Reward):
     def _values(self, smiles: Sequence[str]) -> tuple[np.ndarray | None, str | None]:
         """The rewards, (N,) float64, and what is wrong with them, or None."""
         try:
-            returned = self.function.call(list(smiles))
-        except Exception as error:  # noqa: BLE001 whatever the user's function does, the caller reports
-            return None, f"raises {_said(error)}"
+            with self.function.state.applied():
+                returned = self.function.call(list(smiles))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 whatever the user's function does, sys.exit too
+            return None, f"raises {said(error)}"
+        if np.ma.is_masked(returned):
+            return None, "returns an array with masked entries"
         try:
-            values = np.asarray(returned)
-        except (ValueError, TypeError, RuntimeError):  # lists of different lengths, tensors that are no arrays
-            return None, "returns no array of numbers"
-        if values.dtype.kind not in "biuf":
+            values = numbers_of(returned)
+        except Exception:  # noqa: BLE001 whatever its objects do
             return None, "returns no array of numbers"
         if values.shape != (len(smiles),):
             return None, f"returns an array of shape {values.shape} and not of one reward for each of {len(smiles)}"
-        values = values.astype(np.float64)
         for wrong, what in ((np.isnan(values), "NaN"), (values < 0, "a negative reward"),
                             (values > MAX_REWARD, "a reward that is not finite")):  # fmt: skip
             if wrong.any():
                 return None, f"returns {what}"
         return values, None
+
+
+def numbers_of(returned: Any) -> np.ndarray:
+    """What a function returns, as float64 of the same shape; a number beyond its range is infinite.
+
+    Of less precise numbers it is the decimal that they print as: 0.7 in float32 is a reward of 0.7.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: it is no array of real numbers.
+    """
+    if isinstance(returned, list | tuple):
+        returned = [_without_gradient(value) for value in returned]
+    values = np.asarray(_without_gradient(returned))
+    if values.dtype.kind == "O":
+        return np.array([_float(value) for value in values.flat]).reshape(values.shape)
+    if values.dtype.kind not in "biuf":
+        raise TypeError
+    return (values.astype(str) if values.dtype in (np.float16, np.float32) else values).astype(np.float64)
+
+
+def _without_gradient(value: Any) -> Any:
+    """A tensor as an array, which has neither gradients nor bfloat16; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _float(value: Any) -> float:
+    """A Decimal, a Fraction, a large integer, as float64."""
+    if not isinstance(value, numbers.Number):
+        raise TypeError
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

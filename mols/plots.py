@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
@@ -11,8 +12,9 @@ from rdkit import Chem
 from rdkit.Chem import Draw
 
 from mols.colours import COLOURS
-from mols.evaluation import MoleculeTracker, sorted_modes
+from mols.evaluation import Found, MoleculeTracker, sorted_modes
 from mols.experiment import read_metrics
+from mols.files import save_picture, written
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -37,7 +39,7 @@ def draw_run(directory: Path, molecules: MoleculeTracker) -> None:
         directory: the run folder, with its config.json and metrics.csv.
         molecules: what training found.
     """
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     heading = (
         f"{config['environment']}, {reward_name(config)}: {config['algo']}, P_B {config['backward_approach']}, "
         f"learning rate {config['lr']:g}, seed {config['seed']}"
@@ -73,16 +75,14 @@ def _draw_curves(directory: Path, curves: list, config: dict, heading: str) -> N
         if scale == "log" and all((line.get_ydata() > 0).all() for line in axis.lines):
             axis.set_yscale("log")
     figure.suptitle(heading)
-    figure.savefig(directory / "curves.png", dpi=120)
+    save_picture(figure, directory / "curves.png", dpi=120)
     plt.close(figure)
 
 
 def _write_modes(path: Path, molecules: MoleculeTracker) -> None:
     """The modes of the lowest threshold in the order of their discovery: SMILES, reward, step found."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("smiles", "reward", "step"))
-        writer.writerows(molecules.counters[0].modes)
+    with written(path) as file:
+        csv.writer(file, lineterminator="\n").writerows([Found._fields, *molecules.counters[0].modes])
 
 
 def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> None:
@@ -90,14 +90,15 @@ def _draw_molecules(path: Path, molecules: MoleculeTracker, heading: str) -> Non
     modes = sorted_modes(list(molecules.candidates.values()), molecules.thresholds[0], N_DRAWN)
     shown = [(mode.smiles, mode.reward) for mode in modes] or molecules.top[:N_DRAWN]
     what = "best modes, Tanimoto similarity below 0.7" if modes else "best molecules (no modes yet)"
-    draw_grid(path, [(smiles, f"r = {reward:.3f}") for smiles, reward in shown], f"{heading}: {what}")
+    with written(path, binary=True) as file:
+        draw_grid(file, [(smiles, f"r = {reward:.3f}") for smiles, reward in shown], f"{heading}: {what}")
 
 
-def draw_grid(path: Path, molecules: Sequence[tuple[str, str]], title: str) -> None:
+def draw_grid(file: BinaryIO, molecules: Sequence[tuple[str, str]], title: str) -> None:
     """Draw molecules in rows of five.
 
     Args:
-        path: of the PNG.
+        file: to write the PNG to.
         molecules: SMILES and the text below each.
         title: above all.
     """
@@ -113,5 +114,5 @@ def draw_grid(path: Path, molecules: Sequence[tuple[str, str]], title: str) -> N
         )
         axis.imshow(np.asarray(image))
     figure.suptitle(title)
-    figure.savefig(path, dpi=90)
+    figure.savefig(file, dpi=90, format="png")
     plt.close(figure)

@@ -8,6 +8,7 @@ resumed run repeats an uninterrupted one bit by bit only if it need not evaluate
 evaluation neither reads nor writes what training has kept.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,8 +30,8 @@ class Scores(NamedTuple):
     """Rewards of N molecules.
 
     Attributes:
-        log_reward: (N,) log R, nats.
-        reward: (N,) r; of an invalid molecule the least there is.
+        log_reward: (N,) log R, nats, float32.
+        reward: (N,) r, float64, to be compared with decimal thresholds; of an invalid molecule the least there is.
         smiles: N canonical SMILES; None: an invalid molecule.
     """
 
@@ -92,14 +93,14 @@ class Reward(ABC):
         known |= self._evaluate(
             {text: molecule for text, molecule in zip(smiles, molecules, strict=True) if text not in known}
         )
-        raw = torch.tensor([torch.nan if text is None else known[text] for text in smiles])
+        raw = torch.tensor([math.nan if text is None else known[text] for text in smiles], dtype=torch.float64)
         invalid = raw.isnan()
         if training:
             self.n_invalid += int(invalid.sum())
         reward = self.value(raw).clamp(*self.bounds).masked_fill(invalid, self.bounds[0])
-        log_reward = (self.exponent * reward.log()).clamp_min(MIN_LOG_REWARD).masked_fill(invalid, MIN_LOG_REWARD)
+        log_reward = (self.exponent * reward.float().log()).masked_fill(invalid, MIN_LOG_REWARD)
         smiles = [None if bad else text for text, bad in zip(smiles, invalid.tolist(), strict=True)]
-        return Scores(log_reward, reward, smiles)
+        return Scores(log_reward.clamp_min(MIN_LOG_REWARD), reward, smiles)
 
     def _evaluate(self, molecules: dict[str | None, Chem.Mol | None]) -> dict[str, float]:
         """Raw outputs of the valid ones, by SMILES."""

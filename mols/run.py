@@ -1,7 +1,6 @@
 """How a run of a molecule task goes from its arguments to its pictures."""
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from mols import settings
 from mols.experiment import ExperimentError, Run
 from mols.suite import RESULTS_VERSIONS
+from mols.terminal import command
 
 SUITE = Path(__file__).resolve().parent
 
@@ -29,18 +29,14 @@ def main(
         make_task: configuration -> ``mols.task.Task``.
         resolve: replaces, in a configuration, what this machine decides; None: nothing.
     """
-    try:
+
+    def work() -> None:
         config = settings.parse(argv, name, groups)
         directory = settings.run_directory(config, groups)  # before: its name is to be the same on every machine
         settle(config, directory, resolve)
         run_experiment(config, directory, make_task)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: go on with --if_exists resume", file=sys.stderr)
-        return 130
-    return 0
+
+    return command(work, "go on with --if_exists resume")
 
 
 def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> None:
@@ -61,7 +57,7 @@ def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> Non
     if resolve is not None:
         resolve(config)
     if "reward" in config:
-        from mols.own_reward import load_function
+        from mols.own_function import load_function
 
         config.reward_source = load_function(config.reward).source
         before = recorded.get("reward_source", "")
@@ -75,7 +71,7 @@ def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> Non
 def recorded_config(directory: Path) -> dict[str, Any]:
     """The configuration in a run folder; empty where there is none that can be read."""
     try:
-        return dict(json.loads((directory / "config.json").read_text()))
+        return dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # which ``Run`` says
         return {}
 

@@ -19,7 +19,7 @@ import sys
 import zipfile
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -31,13 +31,15 @@ from tqdm import tqdm
 
 from mols import settings
 from mols.agent import make_agent
+from mols.data.csv_files import require_writable, write_table
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.experiment import ExperimentError
+from mols.files import written
 from mols.learning import LearningAgent
-from mols.models.raw_csv import require_writable, write_table
 from mols.plots import N_DRAWN, draw_grid, reward_name
 from mols.sampling import estimated_log_prob, sample_trajectories
 from mols.tasks import qm9, seh_frag
+from mols.terminal import command
 
 TASKS = {task.NAME: task for task in (seh_frag, qm9)}
 BATCH = 64
@@ -69,25 +71,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10, help="backward trajectories for log P(x); 0: none of it (10)")
     parser.add_argument("--data_dir", help="folder of the published weights, if the run's is elsewhere now")
     arguments = parser.parse_args(argv)
-    try:
-        if min(arguments.n, arguments.seed, arguments.rounds + 1) < 1:
-            raise ExperimentError("--n and --seed start at 1 and --rounds at 0: choose others")
-        write_samples(arguments)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is written", file=sys.stderr)
-        return 130
-    return 0
+    return command(lambda: write_samples(arguments), "nothing is written")
 
 
 def write_samples(arguments: argparse.Namespace) -> None:
     """Sample a run and write the CSV and the picture.
 
     Raises:
-        ExperimentError: the folder is no run with a checkpoint, or something cannot be read or written.
+        ExperimentError: an argument makes no sense, the folder is no run with a checkpoint, or something cannot be read
+            or written.
     """
+    if min(arguments.n, arguments.seed, arguments.rounds + 1) < 1:
+        raise ExperimentError("--n and --seed start at 1 and --rounds at 0: choose others")
     picture = arguments.out.with_suffix(".png")
     if picture == arguments.out:
         raise ExperimentError(f"{picture} is the picture's name: choose another --out, such as molecules.csv")
@@ -108,21 +103,24 @@ def write_samples(arguments: argparse.Namespace) -> None:
             print(f"warning: the source of --reward {config.reward} has changed since: {known}", file=sys.stderr)
         samples = draw_samples(agent, arguments.n, arguments.seed, arguments.rounds, arguments.distinct)
     samples.sort(key=lambda sample: -sample.reward)
-    cells = [(s.smiles, *("" if x is None else f"{x:.6g}" for x in s[1:])) for s in samples]
-    write_table(arguments.out, [Sample._fields, *cells])
+    # The reward in all its digits: it counts at a threshold here where it does in training.
+    cells = [(s.smiles, s.reward, *("" if x is None else f"{x:.6g}" for x in s[2:])) for s in samples]
+    which = f"{config.environment}, {reward_name(config)}: {config.algo}, P_B {config.backward_approach}, step {step}"
+    with written(picture, binary=True) as file:  # both, or neither
+        n_drawn = draw_best(file, samples, which)
+        write_table(arguments.out, [Sample._fields, *cells])
     n_distinct = len({sample.smiles for sample in samples})
     print(f"{arguments.out}: {len(samples)} molecules, {n_distinct} of them distinct, of step {step} of {config.n}")
-    which = f"{config.environment}, {reward_name(config)}: {config.algo}, P_B {config.backward_approach}, step {step}"
-    draw_best(picture, samples, which)
+    print(f"{picture}: the best {n_drawn} that are unlike one another")
 
 
-def draw_best(path: Path, samples: list[Sample], which: str) -> None:
-    """Draw the best samples that are unlike one another; ``which`` begins the title."""
+def draw_best(file: BinaryIO, samples: list[Sample], which: str) -> int:
+    """Draw the best samples that are unlike one another, and say how many; ``which`` begins the title."""
     best = sorted_modes([Found(sample.smiles, sample.reward, 0) for sample in samples], 0.0, N_DRAWN)
     of = {sample.smiles: sample for sample in samples}
     legends = [(m.smiles, f"r = {m.reward:.3f}, QED {of[m.smiles].qed:.2f}, SA {of[m.smiles].sa:.1f}") for m in best]
-    draw_grid(path, legends, f"{which}: best of {len(samples)} samples, Tanimoto similarity below {MAX_SIMILARITY}")
-    print(f"{path}: the best {len(best)} that are unlike one another")
+    draw_grid(file, legends, f"{which}: best of {len(samples)} samples, Tanimoto similarity below {MAX_SIMILARITY}")
+    return len(best)
 
 
 def read_config(run: Path) -> ConfigDict:
@@ -134,7 +132,7 @@ def read_config(run: Path) -> ConfigDict:
     if not run.is_dir():
         raise ExperimentError(f"{run} is no folder: name a run folder, as training prints it at its end")
     try:
-        config = ConfigDict(json.loads((run / "config.json").read_text()))
+        config = ConfigDict(json.loads((run / "config.json").read_text(encoding="utf-8")))
         environment = config.get("environment")
     except OSError as error:
         raise ExperimentError(f"{run} is no run folder (no config.json): name one that training has made") from error

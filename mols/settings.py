@@ -56,17 +56,23 @@ AUTO = "auto"  # what is at hand decides, see ``run.settle``
 
 
 def thresholds_of(text: str) -> tuple[float, ...]:
-    """The numbers of ``--mode_thresholds``; none where the text is anything but three rising ones above 0."""
+    """The numbers of ``--mode_thresholds``; none where the text is anything but three rising ones above 0.
+
+    Names of columns have six digits of them: more would be another number.
+    """
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         return ()
     rising = all(a < b for a, b in pairwise((0.0, *numbers, math.inf)))
-    return numbers if rising and len({f"{number:g}" for number in numbers}) == 3 == len(numbers) else ()
+    return numbers if rising and len(numbers) == 3 and all(float(f"{n:g}") == n for n in numbers) else ()
 
 
 OWN_THRESHOLDS = "0.7,0.8,0.9"  # of a reward that, like qed, lies between 0 and 1
-THRESHOLDS = (lambda text: text == "" or bool(thresholds_of(text)), "three rising numbers, as in 0.7,0.8,0.9")
+THRESHOLDS = (
+    lambda text: text == "" or bool(thresholds_of(text)),
+    "three rising numbers of at most six digits, as in 0.7,0.8,0.9",
+)
 
 Groups = dict[str, tuple[Option, ...]]
 

@@ -8,16 +8,16 @@ since that takes a part of setuptools that is no more; its tables are read where
 """
 
 import argparse
-import csv
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
+from mols.data.csv_files import read_columns, write_table
 from mols.experiment import ExperimentError
+from mols.terminal import command
 
 PACKAGE = "qm9pack"
 TABLES = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")
@@ -56,15 +56,14 @@ def read() -> Qm9:
     """
     folder = _folder()
     try:
-        tables = [pd.read_csv(folder / name, usecols=list(COLUMNS)) for name in TABLES]
-        table = pd.concat(tables, ignore_index=True)
-        formulae = table["Stoichiometry"].str.strip("[]").str.split(",", expand=True).astype(int)
-        homo, lumo, gap = (table[name].to_numpy(dtype=np.float64) for name in COLUMNS[2:])
-    except (OSError, ValueError, KeyError) as error:
+        rows = [row for name in TABLES for row in read_columns(folder / name, COLUMNS)]
+        formulae = [list(map(int, row[1].strip("[]").split(","))) for row in rows]  # hydrogen first
+        energies = np.array([[float(text) for text in row[2:]] for row in rows]).reshape(-1, 3)
+    except (ExperimentError, ValueError) as error:
         raise ExperimentError(f"cannot read {PACKAGE} in {folder} ({error}): install {PACKAGE} 1.0.3 anew") from error
-    if len(table) != N_MOLECULES:
-        raise ExperimentError(f"{folder} has {len(table)} molecules, not {N_MOLECULES}: install {PACKAGE} 1.0.3")
-    return Qm9(table["SMILES"].tolist(), formulae.iloc[:, 1:].sum(axis=1).to_numpy(), homo, lumo, gap)
+    if len(rows) != N_MOLECULES:
+        raise ExperimentError(f"{folder} has {len(rows)} molecules, not {N_MOLECULES}: install {PACKAGE} 1.0.3")
+    return Qm9([smiles for smiles, *_ in rows], np.array([sum(counts[1:]) for counts in formulae]), *energies.T)
 
 
 def _folder() -> Path:
@@ -92,11 +91,10 @@ def read_test_set(path: Path = TEST_SET) -> tuple[list[str], np.ndarray]:
         ExperimentError: the file is not there or is another one.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["smiles"], float(row["gap"])) for row in csv.DictReader(file)]
+        rows = [(smiles, float(gap)) for smiles, gap in read_columns(path, ("smiles", "gap"))]
         if not rows:
             raise ValueError("no molecules")
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (ExperimentError, ValueError) as error:
         raise ExperimentError(f"{path} is not the QM9 test set ({error}): fetch it from the repository anew") from error
     return [smiles for smiles, _ in rows], np.array([gap for _, gap in rows])
 
@@ -108,11 +106,7 @@ def write_test_set(data: Qm9, path: Path) -> int:
         ExperimentError: the file exists or cannot be written.
     """
     rows = [(data.smiles[row], f"{data.gap[row]:.4f}") for row in rows_of_test_set(data)]
-    try:
-        with path.open("x", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("smiles", "gap"), *rows])
-    except OSError as error:
-        raise ExperimentError(f"cannot write {path} ({error.strerror}): choose another --test_set") from error
+    write_table(path, [("smiles", "gap"), *rows])
     return len(rows)
 
 
@@ -121,17 +115,21 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mols.data.qm9", description=__doc__.splitlines()[0])
     parser.add_argument("--test_set", type=Path, metavar="FILE.csv", help="write the test set of the correlation here")
     arguments = parser.parse_args(argv)
-    try:
-        data = read()
-        n_written = write_test_set(data, arguments.test_set) if arguments.test_set else 0
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command(lambda: describe(**vars(arguments)))
+
+
+def describe(test_set: Path | None) -> None:
+    """Print the constants of the reward; write the test set where a file is named.
+
+    Raises:
+        ExperimentError: QM9 is not installed, or the file exists or cannot be written.
+    """
+    data = read()
+    written = test_set and f"{write_test_set(data, test_set)} molecules in {test_set}"
     print(f"gap of {len(data.gap)} molecules, Hartree: 5th percentile {np.percentile(data.gap, 5):.4f}, ", end="")
     print(f"min {data.gap.min():.4f}, max {data.gap.max():.4f}")
-    if arguments.test_set:
-        print(f"{n_written} molecules in {arguments.test_set}")
-    return 0
+    if written:
+        print(written)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ it), both in eV, the charge and the number of unpaired electrons. QM9 has no cha
 """
 
 import argparse
-import csv
 import json
 import math
 import sys
@@ -21,9 +20,10 @@ from rdkit.Chem.Descriptors import NumRadicalElectrons
 from rdkit.rdBase import BlockLogs
 
 from mols.data import qm9
+from mols.data.csv_files import require_writable, write_table
 from mols.experiment import ExperimentError
 from mols.gap_reward import GapReward
-from mols.models.raw_csv import require_writable
+from mols.terminal import command
 
 COLUMNS = ("run", "smiles", "reward", "predicted_gap", "qm9_gap", "charge", "radical_electrons")
 
@@ -35,7 +35,7 @@ def best_of_run(directory: Path, n: int) -> list[tuple[str, str, float]]:
         ExperimentError: the folder is not that of a checkpointed QM9 run.
     """
     try:
-        config = json.loads((directory / "config.json").read_text())
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         state = torch.load(directory / "checkpoint.pt", weights_only=True, map_location="cpu")["agent"]["reward"]
         evaluated = list(zip(state["raw"].tolist(), state["smiles"].splitlines(), strict=True))
     # What a damaged file raises is the unpickler's choice: all of it means the same to the user.
@@ -63,8 +63,8 @@ def gaps_of_qm9(max_heavy: int) -> dict[str, float]:
     return gaps
 
 
-def rows_of(runs: list[Path], n: int) -> list[dict[str, Any]]:
-    """The rows of the CSV.
+def rows_of(runs: list[Path], n: int) -> list[tuple[Any, ...]]:
+    """The rows of the CSV, as ``COLUMNS`` says.
 
     Raises:
         ExperimentError: a folder is not that of a QM9 run, or QM9 is not installed.
@@ -72,17 +72,18 @@ def rows_of(runs: list[Path], n: int) -> list[dict[str, Any]]:
     found = [row for run in runs for row in best_of_run(run, n)]
     molecules = [Chem.MolFromSmiles(smiles) for _, smiles, _ in found]
     true = gaps_of_qm9(max((molecule.GetNumHeavyAtoms() for molecule in molecules), default=0))
-    reward = GapReward(None).value(torch.tensor([gap for *_, gap in found])).clamp(*GapReward.bounds).tolist()
+    gaps = torch.tensor([gap for *_, gap in found], dtype=torch.float64)
+    reward = GapReward(None).value(gaps).clamp(*GapReward.bounds).tolist()
     return [
-        {
-            "run": run,
-            "smiles": smiles,
-            "reward": f"{r:.4f}",
-            "predicted_gap": f"{gap:.3f}",
-            "qm9_gap": f"{true[flat]:.3f}" if (flat := _flat_smiles(molecule)) in true else "",
-            "charge": Chem.GetFormalCharge(molecule),
-            "radical_electrons": NumRadicalElectrons(molecule),
-        }
+        (
+            run,
+            smiles,
+            f"{r:.4f}",
+            f"{gap:.3f}",
+            f"{true[flat]:.3f}" if (flat := _flat_smiles(molecule)) in true else "",
+            Chem.GetFormalCharge(molecule),
+            NumRadicalElectrons(molecule),
+        )
         for (run, smiles, gap), molecule, r in zip(found, molecules, reward, strict=True)
     ]
 
@@ -98,20 +99,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--n", type=int, default=10, help="molecules of each run (10)")
     arguments = parser.parse_args(argv)
-    try:
-        require_writable(arguments.out)
-        if arguments.n < 1:
-            raise ExperimentError(f"--n is {arguments.n}: it must be 1 or more")
-        rows = rows_of(arguments.runs, arguments.n)
-        with arguments.out.open("x", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(rows)} molecules in {arguments.out}")
-    return 0
+    return command(lambda: write_best(**vars(arguments)))
+
+
+def write_best(runs: list[Path], out: Path, n: int) -> None:
+    """Write the CSV.
+
+    Raises:
+        ExperimentError: as ``rows_of``; or ``out`` exists or cannot be written, or n is below 1.
+    """
+    require_writable(out)
+    if n < 1:
+        raise ExperimentError(f"--n is {n}: it must be 1 or more")
+    rows = rows_of(runs, n)
+    write_table(out, [COLUMNS, *rows])
+    print(f"{len(rows)} molecules in {out}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """What the reward correlation is computed on: the published test set, or a generated one where it is not at hand."""
 
-import csv
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mols.data.csv_files import read_columns
 from mols.envs.fragments import STOP, FragmentEnvironment, Trees
 from mols.envs.molecules import FragmentMolecules
 from mols.experiment import ExperimentError
@@ -30,7 +29,7 @@ def read_test_set(path: Path) -> list[str]:
         ) from error
     if hashlib.sha256(content).hexdigest() != TEST_SET_SHA256:
         raise ExperimentError(f"{path} is not the published test set: replace it, or use the generated test set")
-    return [row["smiles"] for row in csv.DictReader(io.StringIO(content.decode()))]
+    return [smiles for (smiles,) in read_columns(path, ["smiles"])]
 
 
 def generated_test_set(environment: FragmentEnvironment, n: int, seed: int) -> list[str]:

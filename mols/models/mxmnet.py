@@ -26,12 +26,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mols.data.csv_files import require_writable, write_raw
 from mols.experiment import ExperimentError
 from mols.models.mxmnet_basis import N_RADIAL, N_SPHERICAL, N_SPHERICAL_RADIAL, RadialBasis, angular_part, radial_part
 from mols.models.mxmnet_graph import ELEMENTS, Atoms, collate, edge_vectors, near_pairs, one_hop_angles, two_hop_angles
 from mols.models.mxmnet_layers import WIDTH, Edges, GlobalLayer, LocalLayer, perceptron
-from mols.models.raw_csv import require_writable, write_rows
 from mols.models.structures import Structure, read_structures
+from mols.terminal import command
 
 N_LAYERS = 6
 CUTOFF = 5.0  # Angstrom, of the pairs, and of the bases of pairs and bonds
@@ -140,20 +141,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="the weights, as torch.save wrote them")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write: columns smiles, raw (eV)")
     arguments = parser.parse_args(argv)
-    try:
-        n_molecules = write_raw(arguments.molecules, arguments.weights, arguments.out)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{n_molecules} molecules in {arguments.out}")
-    return 0
+    return command(lambda: evaluate(**vars(arguments)))
 
 
-def write_raw(source: Path, weights: Path, out: Path) -> int:
-    """Write a CSV with the columns smiles and raw, a row for each molecule of a JSON; returns their number.
+def evaluate(molecules: Path, weights: Path, out: Path) -> None:
+    """Write a CSV with the columns smiles and raw, a row for each molecule of a JSON.
 
     Args:
-        source: see ``mols.models.structures``.
+        molecules: see ``mols.models.structures``.
         weights: as in ``MXMNet.load``.
         out: the file to write; there must be none yet.
 
@@ -161,12 +156,12 @@ def write_raw(source: Path, weights: Path, out: Path) -> int:
         ExperimentError: a file is missing or wrong, or ``out`` exists.
     """
     require_writable(out)
-    molecules = read_structures(source, ELEMENTS)
-    raw = MXMNet.load(weights)([structure for _, structure in molecules])
+    listed = read_structures(molecules, ELEMENTS)
+    raw = MXMNet.load(weights)([structure for _, structure in listed])
     if not raw.isfinite().all():
         raise ExperimentError(f"{weights} gives outputs that are not finite: name the published MXMNet's weights")
-    write_rows(out, zip((smiles for smiles, _ in molecules), raw.tolist(), strict=True))
-    return len(molecules)
+    write_raw(out, zip((smiles for smiles, _ in listed), raw.tolist(), strict=True))
+    print(f"{len(listed)} molecules in {out}")
 
 
 if __name__ == "__main__":

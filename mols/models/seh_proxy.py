@@ -12,7 +12,6 @@ takes the atoms that have a bond of type t, once each, however many there are.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.rnn import pad_sequence
 
+from mols.data.csv_files import read_columns, require_writable, write_raw
 from mols.data.files import find
 from mols.data.restricted_pickle import load_arrays
 from mols.experiment import ExperimentError
-from mols.models.raw_csv import require_writable, write_rows
 from mols.models.seh_features import N_FEATURES, NO_BOND, GraphBatch, MoleculeGraph, collate, featurise
+from mols.terminal import command
 
 WEIGHTS_FILE = "bengio2021flow_proxy.pkl.gz"
 WIDTH, EDGE_WIDTH = 64, 128
@@ -148,52 +148,29 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write: columns smiles, raw")
     parser.add_argument("--data_dir", help="folder of the weights (GFLOWNET_TLM_DATA, the cache, a download)")
     arguments = parser.parse_args(argv)
-    try:
-        n_molecules, n_skipped = write_raw(arguments.smiles, arguments.out, arguments.data_dir)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if n_skipped:
-        print(f"{n_skipped} SMILES are not molecules that the network takes: their raw is empty", file=sys.stderr)
-    print(f"{n_molecules} molecules in {arguments.out}")
-    return 0
+    return command(lambda: evaluate(**vars(arguments)))
 
 
-def write_raw(source: Path, out: Path, data_dir: str | Path | None = None) -> tuple[int, int]:
-    """Write a CSV with the columns smiles and raw, a row for each row of ``source``, raw empty where there is none.
+def evaluate(smiles: Path, out: Path, data_dir: str | None = None) -> None:
+    """Write a CSV with the columns smiles and raw, a row for each row of ``smiles``, raw empty where there is none.
 
     Args:
-        source: a CSV with a column smiles.
+        smiles: a CSV with a column smiles.
         out: the file to write; there must be none yet.
         data_dir: as in ``load_proxy``.
-
-    Returns:
-        The number of rows with a value, and of those without.
 
     Raises:
         ExperimentError: a file is missing or wrong, or ``out`` exists.
     """
     require_writable(out)
-    smiles = _read_smiles(source)
-    graphs = [_graph(text) for text in smiles]
+    texts = [text for (text,) in read_columns(smiles, ["smiles"])]
+    graphs = [_graph(text) for text in texts]
     known = [graph for graph in graphs if graph is not None]
     values = iter(load_proxy(data_dir)(known).tolist())
-    rows = [(text, None if graph is None else next(values)) for text, graph in zip(smiles, graphs, strict=True)]
-    write_rows(out, rows)
-    return len(known), len(smiles) - len(known)
-
-
-def _read_smiles(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "smiles" not in (reader.fieldnames or ()):
-                raise ExperimentError(f"{path} has no column smiles: give it a first line with that name")
-            return [row["smiles"] or "" for row in reader]
-    except OSError as error:
-        raise ExperimentError(f"cannot read {path} ({error.strerror}): name a CSV with a column smiles") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path} is not a CSV in UTF-8 ({error}): name one with a column smiles") from error
+    write_raw(out, [(text, None if graph is None else next(values)) for text, graph in zip(texts, graphs, strict=True)])
+    if skipped := len(texts) - len(known):
+        print(f"{skipped} SMILES are not molecules that the network takes: their raw is empty", file=sys.stderr)
+    print(f"{len(known)} molecules in {out}")
 
 
 def _graph(smiles: str) -> MoleculeGraph | None:

@@ -71,8 +71,8 @@ def _structure(molecule: Any, number: int, elements: Sequence[int]) -> tuple[str
     if missing:
         raise ExperimentError(f"molecule {number} has no {' and no '.join(missing)}: add it")
     smiles = molecule["smiles"]
-    if not isinstance(smiles, str):
-        raise ExperimentError(f"molecule {number}: its smiles is no text: write it in quotes")
+    if not isinstance(smiles, str) or not smiles.isprintable():
+        raise ExperimentError(f"molecule {number}: its smiles is no text of one line: write it in quotes")
     structure = Structure(
         _array(molecule["atomic_numbers"], "iu", ()),
         _array(molecule["positions"], "iuf", (3,)),

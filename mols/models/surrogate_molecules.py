@@ -6,7 +6,6 @@ them at random again. Together they have the whole range of the reward. Each par
 when it is complete and not made again.
 """
 
-import csv
 import shlex
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from ml_collections import ConfigDict
 from mols import settings
 from mols.agent import make_agent
 from mols.algorithm import train_step
+from mols.data.csv_files import read_columns, write_table
 from mols.envs.fragments import FragmentEnvironment, Trees, concatenate, rows_of
 from mols.envs.molecules import FragmentMolecules
 from mols.envs.reference_molecules import finished_at_random, random_finished_states
 from mols.experiment import ExperimentError
+from mols.files import make_folder
 from mols.sampling import draw
 from mols.task import Task
 from mols.tasks import seh_frag
@@ -111,20 +112,13 @@ def taken_apart(environment: FragmentEnvironment, states: Trees, rng: np.random.
 
 def write(raw: dict[str, float], path: Path) -> None:
     """Write a part that is there complete or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("smiles", "raw"), *raw.items()])
-        partial.replace(path)
-    except OSError as error:
-        raise ExperimentError(f"cannot write {path} ({error.strerror}): choose another --run_dir") from error
+    make_folder(path.parent)
+    write_table(path, [("smiles", "raw"), *raw.items()])
 
 
 def read(path: Path) -> list[tuple[str, float]]:
     """SMILES and raw output, row by row."""
     try:
-        with path.open(newline="") as file:
-            return [(row["smiles"], float(row["raw"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+        return [(smiles, float(raw)) for smiles, raw in read_columns(path, ("smiles", "raw"))]
+    except (ExperimentError, ValueError) as error:
         raise ExperimentError(f"{path} is damaged: delete it, so that it is made again") from error

@@ -24,6 +24,7 @@ from mols.models import training
 from mols.models.gap_features import collate, featurise
 from mols.models.gap_proxy import GapNetwork, GapProxy
 from mols.models.training import Training, fit
+from mols.terminal import duration
 
 N_VALIDATION = 5000  # molecules that choose the epoch
 EVALUATION_BATCH, FEATURISE_BATCH = 1024, 4096  # molecules
@@ -111,7 +112,7 @@ def train(arguments: argparse.Namespace) -> None:
     error = gap.error(GapProxy.load(path, None).network, gap.held_out)
     n_train, n_held_out = len(gap.train), len(gap.held_out)
     print(f"{path}: mean absolute error {error:.4f} eV on {n_held_out} held-out molecules, ", end="")
-    print(f"{gap.epoch} epochs of {n_train} in {gap.seconds:.0f} s; sha256 ", end="")
+    print(f"{gap.epoch} epochs of {n_train} in {duration(gap.seconds)}; sha256 ", end="")
     print(hashlib.sha256(path.read_bytes()).hexdigest())
 
 

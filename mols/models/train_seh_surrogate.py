@@ -28,6 +28,7 @@ from mols.models.seh_surrogate import CHUNK, Graphs, SehSurrogate, SurrogateNetw
 from mols.models.surrogate_molecules import sampled
 from mols.models.training import Training, fit
 from mols.reward import RAW_PER_REWARD
+from mols.terminal import duration
 
 N_VALIDATION = 2000  # molecules that choose the epoch
 THRESHOLD = 0.02  # of r, below which the loss is quadratic
@@ -104,7 +105,7 @@ def train(arguments: argparse.Namespace) -> None:
     for what, n, correlation, error in fidelity(predicted.numpy(), held_out.raw.numpy() / RAW_PER_REWARD):
         print(f"held out, {what} ({n}): Spearman correlation {correlation:.4f}, mean absolute error {error:.4f}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    print(f"{path}: {run.epoch} epochs of {len(run.train)} in {run.seconds:.0f} s; sha256 {digest}")
+    print(f"{path}: {run.epoch} epochs of {len(run.train)} in {duration(run.seconds)}; sha256 {digest}")
 
 
 def main(argv: list[str]) -> int:

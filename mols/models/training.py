@@ -6,9 +6,9 @@ error on the validation molecules are kept. A tenth of the molecules is held out
 """
 
 import argparse
+import io
 import math
 import pickle
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mols.experiment import ExperimentError
+from mols.files import make_folder, written
+from mols.terminal import command, duration
 
 HELD_OUT = 10  # one molecule in ten
 BATCH_SIZE = 128  # molecules
@@ -144,14 +146,11 @@ class Training(ABC):
 
 def save(value: dict[str, Any], path: Path) -> None:
     """Write a file that is there complete or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        torch.save(value, partial)
-        partial.replace(path)
-    # torch's own writer says RuntimeError for what the system refuses.
-    except (OSError, RuntimeError) as error:
-        raise ExperimentError(f"cannot write {path} ({error}): choose another --run_dir") from error
+    make_folder(path.parent)
+    content = io.BytesIO()  # on a full disk torch itself says little
+    torch.save(value, content)
+    with written(path, binary=True) as file:
+        file.write(content.getbuffer())
 
 
 def resume(training: Training, path: Path) -> None:
@@ -187,7 +186,7 @@ def fit(training: Training, run_dir: Path, weights: Path, seconds: float, unit: 
         error = training.run_epoch()
         save(training.state_dict(), run_dir / CHECKPOINT_FILE)
         done = f"epoch {training.epoch} of {training.n_epochs}"
-        print(f"{done}: {error:.4f} {unit} after {training.seconds:.0f} s", flush=True)
+        print(f"{done}: {error:.4f} {unit} after {duration(training.seconds)}", flush=True)
     save(smaller(training.best_weights), weights)
 
 
@@ -206,12 +205,11 @@ def make_parser(prog: str, description: str, run_dir: str, n_epochs: int) -> arg
 
 def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], None]) -> int:
     """Check the arguments and train; returns the exit status."""
-    try:
+
+    def work() -> None:
         if min(arguments.seed + 1, arguments.epochs, arguments.threads) < 1 or not arguments.seconds > 0:
             raise ExperimentError("--epochs, --seconds and --threads start above 0 and --seed at 0: choose others")
         torch.set_num_threads(arguments.threads)
         train(arguments)
-    except ExperimentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command(work, "repeat the command to go on")

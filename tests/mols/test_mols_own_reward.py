@@ -1,10 +1,13 @@
 """A user's own reward: the function's call, what is wrong with one, the run that it stops, its source, its options."""
 
+import csv
 import importlib
 import json
 import math
 import shlex
 import sys
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -22,10 +25,12 @@ from small_runs import (
     without_pictures,
 )
 
-from mols import plots, settings
+from mols import plots, sample, settings
 from mols.experiment import ExperimentError, read_metrics
 from mols.learning import LearningAgent
-from mols.own_reward import OwnFunction, OwnReward, load_function
+from mols.own_function import OwnFunction, load_function
+from mols.own_reward import OwnReward
+from mols.own_state import OwnState
 from mols.tasks import qm9, seh_frag
 
 LENGTH = "def score(smiles):\n    return [len(text) / 50 for text in smiles]\n"
@@ -59,15 +64,34 @@ def molecules(*smiles):
 
 
 def reward_of(function, exponent=10.0):
-    return OwnReward(OwnFunction("mine:score", function, ""), exponent=exponent)
+    return OwnReward(OwnFunction("mine:score", function, "", OwnState()), exponent=exponent)
 
 
 # What the function gets and what becomes of its values
 
 
-@pytest.mark.parametrize("container", [list, tuple, np.array, torch.tensor, lambda v: np.array(v, np.float16)])
+CONTAINERS = {
+    "list": list,
+    "tuple": tuple,
+    "array": np.array,
+    "tensor": torch.tensor,
+    "float16": lambda v: np.array(v, np.float16),
+    "longdouble": lambda v: np.array(v, np.longdouble),
+    "bfloat16": lambda v: torch.tensor(v, dtype=torch.bfloat16),
+    "a gradient": lambda v: torch.tensor(v, requires_grad=True),
+    "tensors in a list": lambda v: [torch.tensor(x, dtype=torch.bfloat16, requires_grad=True) for x in v],
+    "Decimal": lambda v: list(map(Decimal, v)),
+    "Fraction": lambda v: list(map(Fraction, v)),
+    "objects": lambda v: np.array(v, object),
+    "objects of all kinds": lambda v: [f(x) for f, x in zip((Decimal, Fraction, np.float32), v, strict=False)],
+    "nothing masked": np.ma.masked_invalid,
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
 def test_the_reward_by_hand(container):
-    reward = reward_of(lambda smiles: container([{"CCO": 0.5, "N": 0.0, "C": 3.0}[text] for text in smiles]))
+    values = {"CCO": 0.5, "N": 0.0, "C": 3.0}
+    reward = reward_of(lambda smiles: CONTAINERS[container]([values[text] for text in smiles]))
     scores = reward(molecules("OCC", "N", None, "C"))
     assert scores.reward.tolist() == [0.5, 0.0, 0.0, 3.0]
     assert scores.log_reward.tolist() == pytest.approx([10 * math.log(0.5), -75, -75, 10 * math.log(3)])
@@ -97,6 +121,14 @@ def boom(smiles):
     return [1.0] * len(smiles)
 
 
+class Leaving(BaseException):
+    """Which `except Exception` lets pass."""
+
+
+def leave():
+    raise Leaving("now")
+
+
 WRONG = {
     "raises": (boom, "raises ValueError: no nitrogen, for N: mend the function"),
     "drops": (lambda smiles: [1.0 for text in smiles if text != "N"], "one reward for each of 1, for N:"),
@@ -111,7 +143,16 @@ WRONG = {
     "ragged": (lambda smiles: [[1.0], [1.0, 2.0]], "returns no array of numbers, for CCO:"),
     "columns": (lambda smiles: np.ones((len(smiles), 1)), "of shape (1, 1)"),
     "complex": (lambda smiles: np.ones(len(smiles), complex), "returns no array of numbers"),
-    "a gradient": (lambda smiles: torch.ones(len(smiles), requires_grad=True), "returns no array of numbers"),
+    "complex objects": (lambda smiles: np.array([1j] * len(smiles), object), "returns no array of numbers"),
+    "text objects": (lambda smiles: np.array(["0.5"] * len(smiles), object), "returns no array of numbers"),
+    "a generator": (lambda smiles: (1.0 for _ in smiles), "returns no array of numbers, for CCO:"),
+    "masked": (lambda smiles: np.ma.masked_equal([len(s) for s in smiles], 3), "with masked entries, for CCO:"),
+    "a large integer": (lambda smiles: [10**400 if s == "N" else 1 for s in smiles], "that is not finite, for N:"),
+    "a small integer": (lambda smiles: [-(10**400) if s == "N" else 1 for s in smiles], "a negative reward, for N:"),
+    "NaN of Decimal": (lambda smiles: [Decimal("NaN" if s == "N" else 1) for s in smiles], "returns NaN, for N:"),
+    "an exit": (lambda smiles: sys.exit(), "raises SystemExit, for CCO: mend the function"),
+    "an exit with 0": (lambda smiles: sys.exit(0), "raises SystemExit: 0, for CCO:"),
+    "an exit of its own": (lambda smiles: leave(), "raises Leaving: now, for CCO:"),
     "its arguments": (lambda: [1.0], "raises TypeError:"),
 }
 
@@ -123,6 +164,45 @@ def test_what_is_no_reward_names_the_molecule(case):
         reward_of(function)(molecules("CCO", "N", "C"))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith("--reward mine:score ")
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**30, Fraction(2**70)])
+def test_large_integers(number):
+    assert reward_of(lambda smiles: [number])(molecules("CCO")).reward.tolist() == [float(number)]
+
+
+class Odd:
+    """An object whose conversion fails."""
+
+    def __array__(self, *arguments, **options):
+        raise KeyError("odd")
+
+
+def test_an_object_that_will_not_be_an_array():
+    with pytest.raises(ExperimentError, match="returns no array of numbers"):
+        reward_of(lambda smiles: Odd())(molecules("CCO"))
+
+
+def test_an_interruption_is_one():
+    def interrupted(smiles):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reward_of(interrupted)(molecules("CCO"))
+
+
+# Decimal numbers
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, torch.float64, torch.float32])
+def test_a_decimal_number_is_met_from_exactly_its_value_on(dtype):
+    """0.7 in float32 is 0.69999998807907104: neither it nor a larger threshold is met by another number."""
+    values = {"CCO": 0.7, "N": math.nextafter(0.7, 0) if dtype in (np.float64, torch.float64) else 0.699}
+    make = torch.tensor if isinstance(dtype, torch.dtype) else np.array
+    scores = reward_of(lambda smiles: make([values[text] for text in smiles], dtype=dtype))(molecules("CCO", "N"))
+    assert scores.reward.dtype == torch.float64 and scores.log_reward.dtype == torch.float32
+    assert [r >= 0.7 for r in scores.reward.tolist()] == [True, False]
+    assert scores.log_reward.tolist()[0] == pytest.approx(10 * math.log(0.7))
 
 
 def test_qed_is_built_in():
@@ -148,6 +228,8 @@ def test_qed_is_built_in():
         ("mine:score", "def score(:", "importing mine fails (SyntaxError: "),
         ("mine:score", "1 / 0", "importing mine fails (ZeroDivisionError: division by zero): mend it"),
         ("mine:score", "import sys; sys.exit()", "importing mine fails (SystemExit): mend it"),
+        ("mine:score", "import sys; sys.exit(0)", "importing mine fails (SystemExit: 0): mend it"),
+        ("mine:score", "raise GeneratorExit", "importing mine fails (GeneratorExit): mend it"),
         ("mine:score", "import no_such_thing.at_all", "mine needs no_such_thing: install it"),
     ],
 )
@@ -167,13 +249,17 @@ def test_a_function_that_is_not_to_be_had_is_said_before_anything_is_made(
         ("--reward qed --proxy surrogate", "--proxy has no effect with --reward qed"),
         ("--reward qed --workers 2", "--workers has no effect with --reward qed"),
         ("--reward_changed", "--reward_changed has no effect without --reward"),
-        ("--mode_thresholds 1", "--mode_thresholds is '1': it must be three rising numbers, as in 0.7,0.8,0.9"),
+        (
+            "--mode_thresholds 1",
+            "--mode_thresholds is '1': it must be three rising numbers of at most six digits, as in 0.7",
+        ),
         ("--mode_thresholds 1,2,2", "three rising numbers"),
         ("--mode_thresholds 0,1,2", "three rising numbers"),
         ("--mode_thresholds 1,2,inf", "three rising numbers"),
         ("--mode_thresholds 1,nan,3", "three rising numbers"),
         ("--mode_thresholds 1,2,3,4", "three rising numbers"),
         ("--mode_thresholds 1,1.0000001,3", "three rising numbers"),  # one name of two columns
+        ("--mode_thresholds 0.1234567,1,3", "of at most six digits"),  # another number than its column's name
         ("--mode_thresholds a,b,c", "three rising numbers"),
     ],
 )
@@ -226,6 +312,23 @@ def test_a_run_with_an_own_reward(module, tmp_path):
     state = checkpoint(tmp_path)["agent"]["reward"]
     lengths = [len(text) / 50 for text in state["smiles"].splitlines()]
     assert state["raw"].tolist() == lengths and len(lengths) == metrics["rewards_evaluated"][-1]
+
+
+def test_thresholds_are_met_from_exactly_their_value_on(module, tmp_path):
+    """In the order of discovery, in the sorted count, among the samples; the number below 0.7 meets none."""
+    counts = {}
+    for r in (0.7, math.nextafter(0.7, 0)):
+        module(f"def score(smiles):\n    return [{r}] * len(smiles)\n")
+        folder = tmp_path / str(r)
+        assert seh_frag.main(small(folder, "--corr_every=0")) == 0
+        metrics = read_metrics(only_run(folder))
+        counts[r] = [metrics[f"modes_{kind}_0.7"][-1] for kind in ("found", "sorted")]
+        argv = [str(only_run(folder)), "--n", "3", "--rounds", "0", "--out", str(folder / "m.csv")]
+        assert sample.main(argv) == 0
+        with (folder / "m.csv").open(newline="") as file:
+            assert [float(row["reward"]) for row in csv.DictReader(file)] == [r] * 3
+    (found, ordered), none = counts.values()
+    assert found == ordered > 0 and none == [0, 0]
 
 
 def test_a_run_of_atoms_with_an_own_reward(tmp_path):

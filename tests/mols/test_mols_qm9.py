@@ -111,11 +111,12 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch, capsys):
 
 BROKEN = {
     "a table is missing": (None, "No such file"),
-    "a column is missing": ("Index,SMILES\n1,C\n", "Usecols"),
-    "a table is empty": ("", "No columns"),
+    "a column is missing": ("Index,SMILES\n1,C\n", "has no column Stoichiometry"),
+    "a table is empty": ("", "has no column SMILES"),
     "no number": (HEADER + '5,FC=O,"[1,1,0,1,1]",-0.3,-0.01,wide\n', "could not convert"),
     "no formula": (HEADER + "5,FC=O,CHFO,-0.3,-0.01,0.3\n", "invalid literal"),
     "no UTF-8": (b"\xff\xfe", "codec"),
+    "a stray quote": (HEADER + '5,"FC=O,"[1,1,0,1,1]",-0.3,-0.01,0.29\n', "qm9_part2.csv, line 2 is no row"),
     "another number of molecules": (HEADER, "has 3 molecules, not 4"),
 }
 
@@ -135,7 +136,7 @@ def test_another_package_is_refused(package, capsys, case):
 def test_an_existing_file_is_left_as_it_is(tmp_path, package, capsys):
     (tmp_path / "a.csv").write_text("precious")
     err = fails(capsys, "--test_set", str(tmp_path / "a.csv"))
-    assert "(File exists): choose another --test_set" in err
+    assert "a.csv exists: delete it, or choose another name" in err
     assert (tmp_path / "a.csv").read_text() == "precious"
 
 

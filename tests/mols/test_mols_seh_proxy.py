@@ -225,7 +225,7 @@ BAD = {
     "no column": (b"SMILES\nCCO\n", "has no column smiles: give it a first line with that name"),
     "empty": (b"", "has no column smiles"),
     "binary": (b"smiles\n\xff\xfe\n", "is not a CSV in UTF-8"),
-    "a huge field": (b"smiles\n" + b"C" * 200_000, "is not a CSV in UTF-8"),
+    "a huge field": (b"smiles\n" + b"C" * 200_000, "in.csv, line 2 is no row (field larger"),
     "missing": (None, "No such file or directory"),
 }
 
@@ -242,7 +242,7 @@ def test_bad_input_gets_one_sentence(run, tmp_path, case):
 def test_an_existing_output_is_left_as_it_is(run, tmp_path):
     (tmp_path / "raw.csv").write_text("precious")
     status, _, err = run("smiles\nCCO\n")
-    assert status == 2 and err == f"error: {tmp_path / 'raw.csv'} exists: delete it, or choose another --out\n"
+    assert status == 2 and err == f"error: {tmp_path / 'raw.csv'} exists: delete it, or choose another name\n"
     assert (tmp_path / "raw.csv").read_text() == "precious"
 
 
@@ -253,7 +253,7 @@ def test_an_output_that_appears_meanwhile_is_left_as_it_is(run, tmp_path, monkey
 
     monkeypatch.setattr(seh_proxy, "load_proxy", load)
     status, _, err = run("smiles\nCCO\n")
-    assert status == 2 and "(File exists)" in err
+    assert status == 2 and "raw.csv exists: delete it" in err and not list(tmp_path.glob("*.partial"))
     assert (tmp_path / "raw.csv").read_text() == "precious"
 
 

@@ -151,7 +151,9 @@ def test_bad_input_gets_one_sentence(run, tmp_path, monkeypatch):
     torch.save({"seed": 1}, tmp_path / "run" / "checkpoint.pt")
     assert "checkpoint.pt is damaged or of another program: delete it" in refused(run)
     (tmp_path / "file").write_text("")
-    assert "choose another --run_dir" in refused(run, "--run_dir", str(tmp_path / "file"), "--epochs", "1")
+    assert "file (File exists): choose another one" in refused(
+        run, "--run_dir", str(tmp_path / "file"), "--epochs", "1"
+    )
 
 
 def test_a_missing_package_is_said(monkeypatch, capsys):
