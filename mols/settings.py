@@ -42,12 +42,12 @@ SHARE = (lambda value: 0 < value <= 1), "greater than 0 and at most 1"
 AEXP = 0.99
 MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
-# Options that a resumed run may change: where and how it is stored, found and shown, never what is computed.
+# Options that a resumed run may change: where it is stored, found, shown and computed, never what is computed.
 FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
 FREE_OPTIONS += ("device", "threads")
 FREE_OPTIONS += ("reward_changed", "reward_source")  # which ``run.settle`` looks at
 # Options that do not name a run folder by their difference from the default.
-UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "threads", "device", "algo", "backward_approach", "proxy_weights")
+UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "algo", "backward_approach", "proxy_weights")
 # Options of a proxy that mean nothing to a user's own reward.
 PROXY_OPTIONS = ("proxy", "proxy_weights", "workers")
 # Options that a configuration lacks where they have no say.

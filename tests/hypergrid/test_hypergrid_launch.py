@@ -212,6 +212,15 @@ def test_more_than_any_node_has_is_refused(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_folder_of_logs_that_cannot_be_made_is_one_sentence(start, tmp_path):
+    assert start(["true"], "--logs", "/proc/logs").wait(60) == 2
+    assert (
+        output(tmp_path).startswith("error: cannot create the folder /proc/logs (")
+        and output(tmp_path).count("\n") == 1
+    )
+
+
+@pytest.mark.slow
 def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
     env = os.environ | {"SCALE": "0.00005", "SEEDS": "1", "ENVIRONMENTS": "hard", "OBJECTIVES": "tb"}
