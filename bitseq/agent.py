@@ -11,12 +11,12 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from bitseq import objectives
+from bitseq.common import objectives
+from bitseq.common.randomness import Streams
+from bitseq.common.replay import PrioritisedReplay
 from bitseq.environment import StringEnvironment
 from bitseq.learning import LearningAgent
 from bitseq.policies import ActionLogits
-from bitseq.randomness import Streams
-from bitseq.replay import PrioritisedReplay
 from bitseq.sampling import Transitions
 
 COLUMNS = (

@@ -21,11 +21,12 @@ from copy import copy
 
 import torch
 
-from bitseq import backward_loss, settings
+from bitseq import settings
 from bitseq.agent import QAgent, make_agent
-from bitseq.algorithm import train_step
+from bitseq.common import backward_loss
+from bitseq.common.algorithm import train_step
+from bitseq.common.terminal import command
 from bitseq.learning import LearningAgent
-from bitseq.terminal import command
 
 APPROACHES = ("uniform", "tlm")
 WARMUP = 10  # steps before measuring; learning of the DQN objectives has started by then

@@ -14,18 +14,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
 from bitseq import evaluation
-from bitseq.algorithm import Learner
-from bitseq.backward_loss import (
-    APPROACHES,
-    LOSSES,
-    BackwardApproach,
-    RecentBatches,
-    uniform_deviation,
-)
+from bitseq.common.algorithm import Learner
+from bitseq.common.backward_loss import APPROACHES, LOSSES, BackwardApproach, RecentBatches, uniform_deviation
+from bitseq.common.randomness import Streams
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import ModeTracker
 from bitseq.policies import FixedBackward, Policies, Target, parameters_of
-from bitseq.randomness import Streams
 from bitseq.sampling import Transitions, sample_trajectories, taken_log_pb
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from bitseq.colours import COLOURS
-from bitseq.experiment import read_metrics
-from bitseq.files import save_picture
+from bitseq.analysis.labels import COLOURS
+from bitseq.common.files import save_picture
+from bitseq.common.run_folder import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

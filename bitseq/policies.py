@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bitseq.backward_loss import BackwardApproach, ema_update, maxent_log_pb, uniform_log_pb
+from bitseq.common.backward_loss import BackwardApproach, ema_update, maxent_log_pb, uniform_log_pb
 from bitseq.environment import StringEnvironment
 from bitseq.normaliser import linear_logsumexp
 from bitseq.transformer import Trunk

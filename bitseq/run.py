@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from bitseq import settings
-from bitseq.experiment import Run
+from bitseq.common.run_folder import Run
+from bitseq.common.terminal import command
 from bitseq.suite import RESULTS_VERSIONS
-from bitseq.terminal import command
 
 
 def main(argv: list[str]) -> int:
@@ -40,9 +40,9 @@ def run_experiment(argv: list[str]) -> None:
         return
     # Seconds to import: what can be answered without them is answered before.
     from bitseq.agent import COLUMNS, make_agent
-    from bitseq.algorithm import train
+    from bitseq.common.algorithm import train
+    from bitseq.common.tracking import Tracker
     from bitseq.plots import draw_run
-    from bitseq.tracking import Tracker
 
     torch.set_num_threads(config.threads)
     agent = make_agent(config)

@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from ml_collections import ConfigDict
 
-from bitseq import options
-from bitseq.backward_loss import APPROACHES, LOSSES
-from bitseq.environment import BLOCK_LENGTH, BLOCKS
-from bitseq.experiment import IF_EXISTS, ExperimentError
-from bitseq.options import (
+from bitseq.common import options
+from bitseq.common.backward_loss import APPROACHES, LOSSES
+from bitseq.common.options import (
     ANY,
     FOLDER,
     FRACTION,
@@ -28,6 +26,8 @@ from bitseq.options import (
     one_of,
     within,
 )
+from bitseq.common.run_folder import IF_EXISTS, ExperimentError
+from bitseq.environment import BLOCK_LENGTH, BLOCKS
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]

@@ -1,6 +1,77 @@
-"""What the copied files must know of this suite."""
+"""What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
+
+from bitseq.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, last, mean_over_training
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/bitseq/golden.json). Version 2: the correlation scores the target network; with TB, P_B's loss steps the
 # backward head alone; with the DQN objectives, a drawn transition has the priority of its loss.
 RESULTS_VERSIONS = {"tb": 2, "db": 2, "subtb": 2, "soft_dqn": 2, "munchausen_dqn": 2}
+
+# Where config.json has what identifies a run, and what is no part of the experiment.
+IDENTITY = {
+    "environment": "environment",
+    "objective": "objective",
+    "approach": "backward_approach",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+}
+BACKWARD_LEARNING_RATE = "backward_learning_rate"
+OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
+
+MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
+CORRELATION = Metric("reward correlation", "reward_correlation", "step", last, 1, 0.05)
+CHOICE = MODES  # by which learning rates are chosen
+DECAY = ("gamma", 1.0)  # of P_B's learning rate; off from this value on
+
+ENVIRONMENTS = {"n=120-k=8": "bit strings"}
+_CURVES = {
+    "environments": ENVIRONMENTS,
+    "x": "step",
+    "y": "modes_found",
+    "y_label": "modes found, of 60",
+    "metric": MODES,
+}
+_RATES = _CURVES | {
+    "x": "learning_rate",
+    "y": "reward_correlation",
+    "y_label": "Spearman correlation",
+    "metric": CORRELATION,
+}
+FIGURES = (
+    Figure("figure2", "Bit strings: modes found in training", **_CURVES),
+    Figure("figure3", "Bit strings: correlation of log P(x) and log R", **_RATES),
+    Figure("appendix_learning_rates", "Bit strings: modes found, every learning rate", **_CURVES, every_rate=True),
+    Figure("appendix", "Bit strings: modes found, other settings", **_CURVES, varied=True),
+)
+
+STATEMENTS = {
+    "C2": "on bit strings TLM gains clearly with DB, little with TB and SubTB",
+    "C5": "TLM's reward correlation is better with MunchausenDQN and SubTB, on par with DB and TB",
+    "C6": "decaying the learning rate of P_B matters little",
+}
+_STRINGS = tuple(ENVIRONMENTS)
+EXPECTATIONS = (
+    Expectation("C2", _STRINGS, ("db",), MODES, "better"),
+    Expectation("C2", _STRINGS, ("tb", "subtb"), MODES, "similar"),
+    Expectation("C5", _STRINGS, ("munchausen_dqn", "subtb"), CORRELATION, "better"),
+    Expectation("C5", _STRINGS, ("db", "tb"), CORRELATION, "similar"),
+    Expectation("C6", _STRINGS, ALL, MODES, "similar", (WITHOUT_DECAY,)),
+)
+
+# The table of the README: which CSV files of results, and which columns of a run's last row.
+REPORTED = ("figure2_partial.csv",)
+SHOWN = {
+    "modes_found": ("modes found", "{:.0f}"),
+    "reward_correlation": ("reward correlation", "{:.3f}"),
+    "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
+    "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
+    "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
+    "wall_s": ("minutes", "{:.0f}"),
+}
+
+PUBLISHED = Published(
+    "step",
+    {"mean_log_reward": "mean log R", "log_z": "log Z, or log F(s_0)", "modes_found": "modes found"},
+    (100, 300, 600, 900),
+    window=100,
+)

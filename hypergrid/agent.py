@@ -11,13 +11,13 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from hypergrid import objectives
-from hypergrid.backward_loss import ema_update
+from hypergrid.common import objectives
+from hypergrid.common.backward_loss import ema_update
+from hypergrid.common.randomness import Streams
+from hypergrid.common.replay import PrioritisedReplay
 from hypergrid.environment import GridEnvironment
 from hypergrid.learning import LearningAgent, SamplingAgent
 from hypergrid.policies import MASKED, frozen_copy
-from hypergrid.randomness import Streams
-from hypergrid.replay import PrioritisedReplay
 from hypergrid.sampling import Transitions, taken_log_pb
 
 COLUMNS = (

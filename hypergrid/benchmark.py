@@ -26,12 +26,12 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from ml_collections import ConfigDict
 
-from hypergrid import backward_loss
 from hypergrid.agent import LearningAgent, QAgent, make_agent
-from hypergrid.algorithm import train_step
+from hypergrid.common import backward_loss
+from hypergrid.common.algorithm import train_step
+from hypergrid.common.terminal import command
 from hypergrid.estimators import as_mlp
 from hypergrid.experiments.config import algo, general, hypergrid
-from hypergrid.terminal import command
 
 APPROACHES = ("uniform", "tlm")
 TORCHGFN = {"tb": TBGFlowNet, "db": DBGFlowNet, "subtb": SubTBGFlowNet}

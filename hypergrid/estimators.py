@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from hypergrid.agent import QAgent, SamplingAgent, make_agent
+from hypergrid.common.terminal import ExperimentError
 from hypergrid.environment import ExactGrid
 from hypergrid.policies import MASKED, LearnedBackward, Trunk
-from hypergrid.terminal import ExperimentError
 
 
 class Estimators(NamedTuple):

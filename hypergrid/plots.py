@@ -12,10 +12,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from hypergrid.colours import COLOURS
-from hypergrid.experiment import read_metrics
-from hypergrid.files import make_folder, save_picture
-from hypergrid.terminal import ExperimentError, command
+from hypergrid.analysis.labels import COLOURS
+from hypergrid.common.files import make_folder, save_picture
+from hypergrid.common.run_folder import read_metrics
+from hypergrid.common.terminal import ExperimentError, command
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from hypergrid.backward_loss import BackwardApproach, ema_update, maxent_log_pb, uniform_log_pb
+from hypergrid.common.backward_loss import BackwardApproach, ema_update, maxent_log_pb, uniform_log_pb
 
 MASKED = torch.finfo(torch.float32).min  # finite: a fully masked row must not turn into NaN
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from hypergrid import settings
-from hypergrid.experiment import Run
+from hypergrid.common.run_folder import Run
+from hypergrid.common.terminal import command
 from hypergrid.suite import RESULTS_VERSIONS
-from hypergrid.terminal import command
 
 
 def main(argv: list[str]) -> int:
@@ -44,9 +44,9 @@ def run_experiment(argv: list[str]) -> None:
     import torch
 
     from hypergrid.agent import COLUMNS, make_agent
-    from hypergrid.algorithm import train
+    from hypergrid.common.algorithm import train
+    from hypergrid.common.tracking import Tracker
     from hypergrid.plots import draw_run
-    from hypergrid.tracking import Tracker
 
     torch.set_num_threads(config.general.threads)
     agent = make_agent(config)

@@ -18,12 +18,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from hypergrid.backward_loss import APPROACHES
-from hypergrid.experiment import IF_EXISTS
+from hypergrid.common.backward_loss import APPROACHES
+from hypergrid.common.run_folder import IF_EXISTS
+from hypergrid.common.terminal import ExperimentError
 from hypergrid.experiments.config import algo as shipped_algo
 from hypergrid.experiments.config import general as shipped_general
 from hypergrid.experiments.config import hypergrid as shipped_environment
-from hypergrid.terminal import ExperimentError
 
 SECTIONS = ("general", "env", "algo")
 MAX_STATES = 20_000_000  # the true distribution is held in memory

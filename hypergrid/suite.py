@@ -1,6 +1,67 @@
-"""What the copied files must know of this suite."""
+"""What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
+
+from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/hypergrid/golden.json). Version 2 of the DQN objectives: a new transition enters the replay with its own
 # priority, where version 1 gave it the largest so far.
 RESULTS_VERSIONS = {"tb": 1, "db": 1, "subtb": 1, "soft_dqn": 2, "munchausen_dqn": 2, "perfect": 1, "uniform": 1}
+
+# Where config.json has what identifies a run, and what is no part of the experiment.
+IDENTITY = {
+    "environment": "env.name",
+    "objective": "algo.name",
+    "approach": "algo.backward_approach",
+    "learning_rate": "algo.learning_rate",
+    "seed": "general.seed",
+}
+BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
+OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
+
+CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)
+CHOICE = CONVERGENCE  # by which learning rates are chosen
+DECAY = ("algo.backward_learning_rate_decay", 1.0)  # of P_B's learning rate; off from this value on
+
+ENVIRONMENTS = {"standard": "standard", "hard": "hard"}
+_CURVES = {
+    "environments": ENVIRONMENTS,
+    "x": "trajectories",
+    "y": "l1_dist",
+    "y_label": "l1_dist",
+    "y_scale": "log",
+    "metric": CONVERGENCE,
+    "floor": "l1_floor",
+}
+_EXACT = {"y": "exact_total_variation", "y_label": "exact total variation", "y_scale": "linear", "floor": ""}
+FIGURES = (
+    Figure("figure1", "Hypergrid: mean over states of |empirical - true|", **_CURVES),
+    Figure("appendix_exact", "Hypergrid: total variation distance of P_F itself", **(_CURVES | _EXACT)),
+    Figure("appendix_learning_rates", "Hypergrid: every learning rate", **_CURVES, every_rate=True),
+    Figure("appendix", "Hypergrid: other settings", **_CURVES, varied=True),
+)
+
+STATEMENTS = {
+    "C1": "in the hypergrid TLM converges faster than the others, but with TB not faster than naive",
+    "C6": "decaying the learning rate of P_B matters little",
+}
+_GRIDS = tuple(ENVIRONMENTS)
+EXPECTATIONS = (
+    Expectation("C1", _GRIDS, ("munchausen_dqn", "db", "subtb"), CONVERGENCE, "better"),
+    Expectation("C1", _GRIDS, ("tb",), CONVERGENCE, "better", ("uniform", "maxent", "pessimistic")),
+    Expectation("C1", _GRIDS, ("tb",), CONVERGENCE, "not better", ("naive",)),
+    Expectation("C6", _GRIDS, ALL, CONVERGENCE, "similar", (WITHOUT_DECAY,)),
+)
+
+# The table of the README: which CSV files of results, and which columns of a run's last row.
+REPORTED = ("figure1.csv",)
+SHOWN = {
+    "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
+    "exact_total_variation": ("exact total variation", "{:.4f}"),
+    "exact_l1_dist": ("exact l1_dist", "{:.2e}"),
+    "l1_dist": ("empirical l1_dist", "{:.2e}"),
+    "l1_floor": ("its floor", "{:.2e}"),
+    "log_z_error": ("log Z error (nats)", "{:.3f}"),
+    "wall_s": ("minutes", "{:.0f}"),
+}
+
+PUBLISHED = Published("trajectories", {"l1_dist": "l1_dist"}, (8_000, 16_000, 24_000, 32_000, 80_000))

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from mols import objectives
+from mols.common import objectives
+from mols.common.randomness import Streams
 from mols.learning import Batch, LearningAgent
 from mols.policies import frozen_copy, move_towards
-from mols.randomness import Streams
 from mols.task import Task
 
 

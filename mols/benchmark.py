@@ -20,10 +20,11 @@ from collections.abc import Callable
 
 import torch
 
-from mols import backward_loss, settings
+from mols import settings
 from mols.agent import QAgent, make_agent
-from mols.algorithm import train_step
-from mols.experiment import ExperimentError
+from mols.common import backward_loss
+from mols.common.algorithm import train_step
+from mols.common.run_folder import ExperimentError
 from mols.learning import LearningAgent
 from mols.tasks import qm9, seh_frag
 

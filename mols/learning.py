@@ -17,8 +17,8 @@ from torch.nn.functional import huber_loss
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from mols.algorithm import Learner
-from mols.backward_loss import (
+from mols.common.algorithm import Learner
+from mols.common.backward_loss import (
     APPROACHES,
     LOSSES,
     BackwardApproach,
@@ -26,11 +26,11 @@ from mols.backward_loss import (
     maxent_residual,
     uniform_deviation,
 )
+from mols.common.randomness import Streams
 from mols.envs.fragments import States
 from mols.evaluation import MoleculeTracker, pearson, sorted_modes
 from mols.models.graph_transformer import Features
 from mols.policies import Policies, frozen_copy, move_towards, parameters_of
-from mols.randomness import Streams
 from mols.sampling import Transitions, estimated_log_prob, sample_trajectories, taken_log_pb
 from mols.task import Task
 

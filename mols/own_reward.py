@@ -15,7 +15,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.own_function import OwnFunction, load_function, said
 from mols.reward import Reward
 

@@ -11,10 +11,10 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import Draw
 
-from mols.colours import COLOURS
+from mols.analysis.labels import COLOURS
+from mols.common.files import save_picture, written
+from mols.common.run_folder import read_metrics
 from mols.evaluation import Found, MoleculeTracker, sorted_modes
-from mols.experiment import read_metrics
-from mols.files import save_picture, written
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mols.backward_loss import BackwardApproach, ema_update, uniform_log_pb
+from mols.common.backward_loss import BackwardApproach, ema_update, uniform_log_pb
 from mols.envs.fragments import States
 from mols.heads import heads_of
 from mols.models.graph_transformer import Features, GraphTransformer, Tables, mlp

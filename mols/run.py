@@ -10,9 +10,9 @@ import torch
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.experiment import ExperimentError, Run
+from mols.common.run_folder import ExperimentError, Run
+from mols.common.terminal import command
 from mols.suite import RESULTS_VERSIONS
-from mols.terminal import command
 
 SUITE = Path(__file__).resolve().parent
 
@@ -96,9 +96,9 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
         return
     # Seconds to import: what can be answered without them is answered before.
     from mols.agent import columns, make_agent
-    from mols.algorithm import train
+    from mols.common.algorithm import train
+    from mols.common.tracking import Tracker
     from mols.plots import draw_run
-    from mols.tracking import Tracker
 
     torch.set_num_threads(config.threads)
     with closing(make_task(config)) as task, run.recorded(own := columns(task.thresholds)):

@@ -31,15 +31,15 @@ from tqdm import tqdm
 
 from mols import settings
 from mols.agent import make_agent
+from mols.common.files import written
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command
 from mols.data.csv_files import require_writable, write_table
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
-from mols.experiment import ExperimentError
-from mols.files import written
 from mols.learning import LearningAgent
 from mols.plots import N_DRAWN, draw_grid, reward_name
 from mols.sampling import estimated_log_prob, sample_trajectories
 from mols.tasks import qm9, seh_frag
-from mols.terminal import command
 
 TASKS = {task.NAME: task for task in (seh_frag, qm9)}
 BATCH = 64

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from ml_collections import ConfigDict
 
-from mols import options
-from mols.backward_loss import APPROACHES
-from mols.experiment import IF_EXISTS, ExperimentError
-from mols.options import (
+from mols.common import options
+from mols.common.backward_loss import APPROACHES
+from mols.common.options import (
     ANY,
     FOLDER,
     FRACTION,
@@ -29,6 +28,7 @@ from mols.options import (
     one_of,
     within,
 )
+from mols.common.run_folder import IF_EXISTS, ExperimentError
 
 OBJECTIVES = ("tb", "db", "subtb", "dqn", "soft_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]

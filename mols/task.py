@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mols.common.run_folder import ExperimentError
 from mols.envs.fragments import States, concatenate
-from mols.experiment import ExperimentError
 from mols.reward import Reward, Scores
 
 

@@ -54,7 +54,7 @@ def renew(suite: str) -> None:
     """Store the runs of objectives whose version was raised, and of new approaches; refuse any other change."""
     sys.path[:0] = [str(TESTS.parent), str(TESTS / suite)]
     golden_run = importlib.import_module(f"{suite}_golden_run").golden_run
-    approaches = importlib.import_module(f"{suite}.backward_loss").APPROACHES
+    approaches = importlib.import_module(f"{suite}.common.backward_loss").APPROACHES
     old, new = stored(suite), {}
     for objective in importlib.import_module(f"{suite}_golden_run").OBJECTIVES:
         version = versions(suite)[objective]

@@ -11,11 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
-COPIES = ("backward_loss", "algorithm", "objectives", "replay", "experiment", "tracking", "provenance", "randomness")
-COPIES += ("terminal", "files", "options", "colours", "collect", "collected", "report", "launch")
-COPIES += ("tables", "aggregates", "verdicts", "claims", "citations", "panels")
-COPIED = (*(f"{name}.py" for name in COPIES), "references.bib", "sweeps/common.sh")
-COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib"}
+FOLDERS = ("common", "analysis")  # the same bytes in every suite
+COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib", "ml_collections"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
 
@@ -42,12 +39,20 @@ def imported(path: Path) -> set[tuple[int, str]]:
 
 
 def differing_copies(root: Path, suites: list[str]) -> list[str]:
-    """The `cp` commands that make every suite's copies equal to the first suite's that has them."""
-    mends = []
-    for name in COPIED:
-        paths = [f"{suite}/{name}" for suite in suites if (root / suite / name).exists()]
-        mends += [f"cp {paths[0]} {p}" for p in paths[1:] if (root / p).read_bytes() != (root / paths[0]).read_bytes()]
-    return mends
+    """The commands that make every suite's copied folders equal to the first suite's."""
+
+    def content(suite: str, name: str) -> dict[str, bytes]:
+        place = root / suite / name
+        files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+        return {str(f.relative_to(place)): f.read_bytes() for f in files if "__pycache__" not in f.parts}
+
+    first, *others = suites
+    return [
+        f"rm -r {suite}/{name}; cp -r {first}/{name} {suite}/{name}"
+        for name in (*FOLDERS, "sweeps/common.sh")
+        for suite in others
+        if content(suite, name) != content(first, name)
+    ]
 
 
 def test_the_copies_are_the_same_bytes():
@@ -57,9 +62,11 @@ def test_the_copies_are_the_same_bytes():
 
 def test_a_differing_copy_is_found(tmp_path):
     for suite, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
-        (tmp_path / suite).mkdir()
-        (tmp_path / suite / "algorithm.py").write_text(text)
-    assert differing_copies(tmp_path, ["a", "b", "c"]) == ["cp a/algorithm.py c/algorithm.py"]
+        (tmp_path / suite / "common").mkdir(parents=True)
+        (tmp_path / suite / "common" / "algorithm.py").write_text(text)
+    assert differing_copies(tmp_path, ["a", "b", "c"]) == ["rm -r c/common; cp -r a/common c/common"]
+    (tmp_path / "b" / "common" / "more.py").touch()
+    assert len(differing_copies(tmp_path, ["a", "b", "c"])) == 2
 
 
 def test_nothing_else_lies_at_the_top():
@@ -68,34 +75,66 @@ def test_nothing_else_lies_at_the_top():
     assert {"LICENSE", "README.md", "requirements.txt", "setup.py", "tests", "hypergrid"} <= names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_what_the_design_allows(path):
-    suite = path.relative_to(ROOT).parts[0]
-    modules = imported(path)
-    others = set(SUITES) - {suite}
-    assert not {name for level, name in modules if level == 0 and name.split(".")[0] in others}, "another suite"
-    if path.stem in COPIES and path.parent == ROOT / suite:
-        assert {name for level, name in modules if level == 1} <= {*COPIES, "suite"}, "a copy imports copies and suite"
-        absolute = {name.split(".")[0] for level, name in modules if level == 0}
-        assert absolute <= COPY_IMPORTS | set(sys.stdlib_module_names)
-    else:
-        assert not {name for level, name in modules if level}, "absolute imports only"
-    if path.stem in ("objectives", "backward_loss", "replay", "provenance", "randomness"):
-        assert not {name for level, name in modules if level or name.split(".")[0] in SUITES}, "imports nothing of ours"
+def own_imports(path: Path) -> set[str]:
+    """The modules of its own suite that a module imports, by their dotted names below the suite."""
+    suite, *inner = path.relative_to(ROOT).parts
+    package, found = inner[:-1], set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name.removeprefix(f"{suite}.") for a in node.names if a.name.startswith(f"{suite}.")}
+        elif isinstance(node, ast.ImportFrom):
+            base = (node.module or "").split(".") if node.module else []
+            if node.level:
+                base = package[: len(package) - node.level + 1] + base
+            elif not base or base[0] != suite:
+                continue
+            else:
+                base = base[1:]
+            for alias in node.names:
+                inside = ROOT.joinpath(suite, *base, alias.name)
+                is_module = inside.with_suffix(".py").exists() or inside.is_dir()
+                found.add(".".join([*base, alias.name] if is_module else base))
+    return found
 
 
-def test_the_imports_form_a_graph_without_cycles():
+def test_modules_import_what_the_design_allows():
+    for path in MODULES:
+        suite, *inner = path.relative_to(ROOT).parts
+        modules, own, copied = imported(path), own_imports(path), inner[0] in FOLDERS
+        outside = {name.split(".")[0] for level, name in modules if level == 0}
+        assert not outside & (set(SUITES) - {suite}), f"{path}: another suite"
+        assert copied or not [name for level, name in modules if level], f"{path}: absolute imports only"
+        if copied:
+            assert outside <= COPY_IMPORTS | set(sys.stdlib_module_names), f"{path}: a copy names no suite"
+            allowed = {"common"} if inner[0] == "common" else {"common", "analysis", "suite"}
+            assert {name.split(".")[0] for name in own} <= allowed, path
+        if inner[0] in ("molecules", "rewards"):
+            assert not {name for name in own if name.split(".")[0] in ("agents", "tasks")}, f"{path}: agents"
+
+
+def is_acyclic(edges: dict[str, set[str]]) -> bool:
+    done: set[str] = set()
+    while ready := {name for name in edges.keys() - done if edges[name] & edges.keys() <= done | {name}}:
+        done |= ready
+    return done == edges.keys()
+
+
+def test_no_folder_imports_in_a_circle():
+    """At every depth: a node is a file, or a folder as a whole, of one folder."""
     for suite in SUITES:
-        edges = {}
-        for path in (ROOT / suite).glob("*.py"):
-            names = {
-                name.removeprefix(f"{suite}.") for level, name in imported(path) if level or name.startswith(suite)
-            }
-            edges[path.stem] = {name.split(".")[0] for name in names}
-        done: set[str] = set()
-        while ready := {name for name in edges.keys() - done if edges[name] & edges.keys() <= done | {name, suite}}:
-            done |= ready
-        assert done == edges.keys(), f"a cycle among {edges.keys() - done}"
+        for folder in {path.parent for path in MODULES if path.is_relative_to(ROOT / suite)}:
+            depth, prefix = (
+                len(folder.relative_to(ROOT / suite).parts),
+                ".".join(folder.relative_to(ROOT / suite).parts),
+            )
+            edges: dict[str, set[str]] = {}
+            for path in folder.rglob("*.py"):
+                parts = path.relative_to(ROOT / suite).with_suffix("").parts
+                node = edges.setdefault(parts[depth], set())
+                for name in own_imports(path):
+                    if name == prefix or name.startswith(f"{prefix}." if prefix else ""):
+                        node.add([*name.split("."), "__init__"][depth])
+            assert is_acyclic({name: to - {name} for name, to in edges.items()}), f"{folder}: {edges}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -213,7 +252,7 @@ def test_no_path_of_one_machine():
 
 
 def test_the_pages_keep_their_promises():
-    from hypergrid.backward_loss import APPROACHES
+    from hypergrid.common.backward_loss import APPROACHES
 
     page = (ROOT / "README.md").read_text()
     assert "bash hypergrid/quickstart.sh" in page and "bash tests/run.sh" in page
@@ -232,7 +271,7 @@ def test_the_pages_keep_their_promises():
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_results_of_the_pages_are_what_the_csvs_say(suite):
-    report = importlib.import_module(f"{suite}.report")
+    report = importlib.import_module(f"{suite}.analysis.report")
     assert report.main(["--check"]) == 0
     on_first_page = report.BEGIN in (ROOT / "README.md").read_text()
     assert on_first_page == (suite != "hypergrid")  # whose 40 runs have a picture there

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the runs of the appendix: TLM, and TLM without one of its three stability techniques, one command a line.
 #
-#     bash bitseq/sweeps/appendix.sh | python -m bitseq.launch
+#     bash bitseq/sweeps/appendix.sh | python -m bitseq.analysis.launch
 #
 # From the environment: SEEDS (2 3 4 5), LEARNING_RATES (0.001), OBJECTIVES, APPROACHES (tlm alone), TECHNIQUES, SCALE,
 # OUTPUT_DIR, as in figure2.sh; the runs with every technique are those of figure 2, in the same folders. Techniques:

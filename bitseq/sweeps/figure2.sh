@@ -2,7 +2,7 @@
 # Prints the runs of figures 2 (modes found) and 3 (reward correlation), one command a line, relative to the
 # repository's root; printing is the dry run.
 #
-#     bash bitseq/sweeps/figure2.sh | python -m bitseq.launch
+#     bash bitseq/sweeps/figure2.sh | python -m bitseq.analysis.launch
 #
 # From the environment: SEEDS (1 2 3 4 5), LEARNING_RATES, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's
 # 50,000 iterations (1); OUTPUT_DIR (runs). A run that bitseq/results/figure2.csv has, of this length and of today's code

@@ -2,7 +2,7 @@
 # Prints the runs that are drawn over the published code's curves, one command a line: learning rate 0.002, and as many
 # iterations as the published curves of seed 1 have.
 #
-#     bash bitseq/sweeps/published.sh | python -m bitseq.launch
+#     bash bitseq/sweeps/published.sh | python -m bitseq.analysis.launch
 #
 # From the environment: SEEDS (1 2 3), OBJECTIVES (tb db), APPROACHES (uniform tlm), OUTPUT_DIR (runs). Left out is what
 # bitseq/results/published_ours.csv has, which is collected with --varying num_iterations: metrics stand at every 25

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the runs of the appendix: TLM, and TLM without one of its three stability techniques, one command a line.
 #
-#     bash hypergrid/sweeps/appendix.sh | python -m hypergrid.launch
+#     bash hypergrid/sweeps/appendix.sh | python -m hypergrid.analysis.launch
 #
 # From the environment: SEEDS (1 2 3), ENVIRONMENTS, OBJECTIVES, APPROACHES (tlm alone), TECHNIQUES, SCALE, OUTPUT_DIR,
 # as in figure1.sh; the runs with every technique are those of figure 1, in the same folders. Techniques: decay of P_B's

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the runs of figure 1, one command a line, relative to the repository's root; printing is the dry run.
 #
-#     bash hypergrid/sweeps/figure1.sh | python -m hypergrid.launch
+#     bash hypergrid/sweeps/figure1.sh | python -m hypergrid.analysis.launch
 #
 # From the environment: SEEDS (1 2 3), ENVIRONMENTS, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's
 # 1,000,000 trajectories (1); OUTPUT_DIR (runs). A run that hypergrid/results/figure1.csv has, of this length and of

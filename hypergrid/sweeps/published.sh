@@ -2,8 +2,8 @@
 # Prints our runs of the cells of results/published_curves.csv, as long as the published ones, one command a line.
 #
 #     bash hypergrid/sweeps/published.sh | xargs -P 2 -I{} sh -c '{}'
-#     python -m hypergrid.collect runs/published --out hypergrid/results/published_ours.csv
-#     python -m hypergrid.published
+#     python -m hypergrid.analysis.collect runs/published --out hypergrid/results/published_ours.csv
+#     python -m hypergrid.analysis.published
 #
 # From the environment: SEEDS (1 2 3 4), OUTPUT_DIR (runs/published). TB is on the grid of height 8, as there.
 set -euo pipefail

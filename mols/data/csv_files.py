@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mols.experiment import ExperimentError
-from mols.files import written
+from mols.common.files import written
+from mols.common.run_folder import ExperimentError
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:

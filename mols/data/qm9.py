@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command
 from mols.data.csv_files import read_columns, write_table
-from mols.experiment import ExperimentError
-from mols.terminal import command
 
 PACKAGE = "qm9pack"
 TABLES = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")

@@ -19,11 +19,11 @@ from rdkit import Chem
 from rdkit.Chem.Descriptors import NumRadicalElectrons
 from rdkit.rdBase import BlockLogs
 
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command
 from mols.data import qm9
 from mols.data.csv_files import require_writable, write_table
-from mols.experiment import ExperimentError
 from mols.gap_reward import GapReward
-from mols.terminal import command
 
 COLUMNS = ("run", "smiles", "reward", "predicted_gap", "qm9_gap", "charge", "radical_electrons")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 
 ALLOWED = frozenset(
     {

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from mols.envs.atom_moves import DEFAULT_BOND, NO_BOND, Graphs
-from mols.envs.atom_vocabulary import (
-    CAPACITY,
-    CHARGE,
-    CHIRALITY,
-    DEFAULT,
-    HYDROGENS,
-    NO_IMPLICIT,
-    AtomVocabulary,
-)
+from mols.envs.atom_vocabulary import CAPACITY, CHARGE, CHIRALITY, DEFAULT, HYDROGENS, NO_IMPLICIT, AtomVocabulary
 
 CHIRAL_BONDS = 3  # at least
 

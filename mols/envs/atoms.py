@@ -35,11 +35,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mols.common.run_folder import ExperimentError
 from mols.envs.atom_moves import ATOM, ATTRIBUTE, BOND, DEFAULT_BOND, NO_BOND, AtomMoves, Graphs
 from mols.envs.atom_valences import AtomValences
 from mols.envs.atom_vocabulary import ATOMS, CHIRALITY, DEFAULT, N_ATTRIBUTES, AtomVocabulary
 from mols.envs.fragments import multipliers
-from mols.experiment import ExperimentError
 
 
 class AtomMask(NamedTuple):

@@ -20,8 +20,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from mols.common.run_folder import ExperimentError
 from mols.envs.vocabulary import FRAGMENTS, Fragment
-from mols.experiment import ExperimentError
 
 STOP = 0  # the forward action
 UNSET, FIRST_POINT = 1, 2  # values of an edge's end: not set, set to the first point

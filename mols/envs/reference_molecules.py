@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mols.common.run_folder import ExperimentError
 from mols.data.csv_files import read_columns
 from mols.envs.fragments import STOP, FragmentEnvironment, Trees
 from mols.envs.molecules import FragmentMolecules
-from mols.experiment import ExperimentError
 
 TEST_SET_SHA256 = "db43fcc0e4b9712bc88f0fc45592e30cf30b8615245204bcc8440e52805ffc47"
 MAX_BATCHES = 10  # of n draws each, for n distinct molecules

@@ -26,13 +26,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command
 from mols.data.csv_files import require_writable, write_raw
-from mols.experiment import ExperimentError
 from mols.models.mxmnet_basis import N_RADIAL, N_SPHERICAL, N_SPHERICAL_RADIAL, RadialBasis, angular_part, radial_part
 from mols.models.mxmnet_graph import ELEMENTS, Atoms, collate, edge_vectors, near_pairs, one_hop_angles, two_hop_angles
 from mols.models.mxmnet_layers import WIDTH, Edges, GlobalLayer, LocalLayer, perceptron
 from mols.models.structures import Structure, read_structures
-from mols.terminal import command
 
 N_LAYERS = 6
 CUTOFF = 5.0  # Angstrom, of the pairs, and of the bases of pairs and bonds

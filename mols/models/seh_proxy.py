@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.rnn import pad_sequence
 
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command
 from mols.data.csv_files import read_columns, require_writable, write_raw
 from mols.data.files import find
 from mols.data.restricted_pickle import load_arrays
-from mols.experiment import ExperimentError
 from mols.models.seh_features import N_FEATURES, NO_BOND, GraphBatch, MoleculeGraph, collate, featurise
-from mols.terminal import command
 
 WEIGHTS_FILE = "bengio2021flow_proxy.pkl.gz"
 WIDTH, EDGE_WIDTH = 64, 128

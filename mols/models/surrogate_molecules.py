@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from mols import settings
 from mols.agent import make_agent
-from mols.algorithm import train_step
+from mols.common.algorithm import train_step
+from mols.common.files import make_folder
+from mols.common.run_folder import ExperimentError
 from mols.data.csv_files import read_columns, write_table
 from mols.envs.fragments import FragmentEnvironment, Trees, concatenate, rows_of
 from mols.envs.molecules import FragmentMolecules
 from mols.envs.reference_molecules import finished_at_random, random_finished_states
-from mols.experiment import ExperimentError
-from mols.files import make_folder
 from mols.sampling import draw
 from mols.task import Task
 from mols.tasks import seh_frag

@@ -18,13 +18,13 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
+from mols.common.terminal import duration
 from mols.data import qm9
 from mols.data.qm9 import EV_PER_HARTREE, Qm9
 from mols.models import training
 from mols.models.gap_features import collate, featurise
 from mols.models.gap_proxy import GapNetwork, GapProxy
 from mols.models.training import Training, fit
-from mols.terminal import duration
 
 N_VALIDATION = 5000  # molecules that choose the epoch
 EVALUATION_BATCH, FEATURISE_BATCH = 1024, 4096  # molecules

@@ -22,13 +22,13 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from mols.common.terminal import duration
 from mols.models import training
 from mols.models.seh_features import MoleculeGraph, collate, featurise
 from mols.models.seh_surrogate import CHUNK, Graphs, SehSurrogate, SurrogateNetwork
 from mols.models.surrogate_molecules import sampled
 from mols.models.training import Training, fit
 from mols.reward import RAW_PER_REWARD
-from mols.terminal import duration
 
 N_VALIDATION = 2000  # molecules that choose the epoch
 THRESHOLD = 0.02  # of r, below which the loss is quadratic

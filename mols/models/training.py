@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mols.experiment import ExperimentError
-from mols.files import make_folder, written
-from mols.terminal import command, duration
+from mols.common.files import make_folder, written
+from mols.common.run_folder import ExperimentError
+from mols.common.terminal import command, duration
 
 HELD_OUT = 10  # one molecule in ten
 BATCH_SIZE = 128  # molecules

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the runs of the appendix: TLM, and TLM without one of its stability techniques, one command a line.
 #
-#     bash mols/sweeps/appendix.sh | python -m mols.launch
+#     bash mols/sweeps/appendix.sh | python -m mols.analysis.launch
 #
 # From the environment: SEEDS (2 3 4 5), ENVIRONMENTS (seh_frag qm9), LEARNING_RATES (0.0005), OBJECTIVES, APPROACHES
 # (tlm alone), TECHNIQUES, SCALE, OUTPUT_DIR, as in seh_figure2.sh; the runs with every technique are those of figure 2,

@@ -2,7 +2,7 @@
 # Prints the QM9 runs of figures 2 (modes found) and 3 (reward correlation), one command a line, relative to the
 # repository's root; printing is the dry run.
 #
-#     bash mols/sweeps/qm9_figure2.sh | python -m mols.launch
+#     bash mols/sweeps/qm9_figure2.sh | python -m mols.analysis.launch
 #
 # From the environment: SEEDS (1 2 3 4 5), LEARNING_RATES, OBJECTIVES (dqn is MunchausenDQN), APPROACHES; SCALE, the
 # fraction of the paper's 20,000 iterations (1); OUTPUT_DIR (runs). A run that mols/results/figure2.csv has, of this

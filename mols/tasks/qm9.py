@@ -9,7 +9,7 @@ import sys
 from ml_collections import ConfigDict
 
 from mols import run, settings
-from mols.options import ANY, Option, one_of, within
+from mols.common.options import ANY, Option, one_of, within
 
 NAME = "qm9"
 MAX_ATOMS = 16  # logits of all pairs of slots are held at once
@@ -61,7 +61,7 @@ def _reward(config: ConfigDict):
 def _network(config: ConfigDict):
     from pathlib import Path
 
-    from mols.experiment import ExperimentError
+    from mols.common.run_folder import ExperimentError
     from mols.gap_reward import EmbeddedGap, MXMNetGap
 
     if config.proxy == "mxmnet":

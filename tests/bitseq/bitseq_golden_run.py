@@ -8,7 +8,7 @@ import torch
 
 from bitseq import settings
 from bitseq.agent import make_agent
-from bitseq.algorithm import train_step
+from bitseq.common.algorithm import train_step
 
 OBJECTIVES = settings.OBJECTIVES
 N_STEPS = 10

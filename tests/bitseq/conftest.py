@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitseq import settings
 from bitseq.agent import make_agent
-from bitseq.backward_loss import APPROACHES
+from bitseq.common.backward_loss import APPROACHES
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import all_states
 from bitseq.learning import LearningAgent

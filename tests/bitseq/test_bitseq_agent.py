@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from bitseq.algorithm import train_step, update_backward, update_forward
-from bitseq.backward_loss import ema_update, trajectory_negative_log_likelihood
+from bitseq.common.algorithm import train_step, update_backward, update_forward
+from bitseq.common.backward_loss import ema_update, trajectory_negative_log_likelihood
 from bitseq.policies import LearnedBackward
 from bitseq.sampling import taken_log_pb
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 import bitseq
 from bitseq import learning, plots, settings
-from bitseq.experiment import COMMON_COLUMNS, read_metrics
+from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent

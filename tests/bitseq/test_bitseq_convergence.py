@@ -3,7 +3,7 @@
 import pytest
 
 from bitseq import evaluation
-from bitseq.algorithm import train_step
+from bitseq.common.algorithm import train_step
 
 N_STEPS, N_DQN_STEPS = 1_500, 1_000  # of 16 trajectories; a DQN step takes longer and learns more
 # A trunk that can hold the flows of 625 states: the conftest's, one layer of 16 features, stays at 0.3 with db even if

@@ -12,7 +12,7 @@ import torch
 
 import bitseq
 from bitseq import settings
-from bitseq.experiment import ExperimentError
+from bitseq.common.run_folder import ExperimentError
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent

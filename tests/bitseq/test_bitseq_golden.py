@@ -5,7 +5,7 @@ from bitseq_golden_run import golden_run
 from golden import require_unchanged
 
 from bitseq import transformer
-from bitseq.algorithm import train_step
+from bitseq.common.algorithm import train_step
 
 
 def test_what_is_computed_is_unchanged(objective, approach):

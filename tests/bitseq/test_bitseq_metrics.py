@@ -11,7 +11,7 @@ import torch
 
 from bitseq import evaluation, learning
 from bitseq.agent import COLUMNS
-from bitseq.algorithm import train_step
+from bitseq.common.algorithm import train_step
 from bitseq.policies import FixedBackward
 from bitseq.run import main
 

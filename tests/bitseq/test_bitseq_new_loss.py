@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bitseq.algorithm import update_backward
-from bitseq.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
+from bitseq.common.algorithm import update_backward
+from bitseq.common.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
 
 
 @pytest.mark.parametrize("batch", ["current", "recent"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bitseq import objectives
+from bitseq.common import objectives
 from bitseq.evaluation import all_states
 from bitseq.sampling import taken_log_pb
 

@@ -12,11 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import bitseq
-from bitseq import benchmark, collect, environment, plots, report, settings, transformer
+from bitseq import benchmark, environment, plots, settings, transformer
 from bitseq.agent import COLUMNS, make_agent
-from bitseq.algorithm import train_step
-from bitseq.colours import COLOURS
-from bitseq.experiment import COMMON_COLUMNS, read_metrics
+from bitseq.analysis import collect, report
+from bitseq.analysis.labels import COLOURS
+from bitseq.common.algorithm import train_step
+from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent
@@ -223,7 +224,9 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     assert report.main(["--check"]) == 1
-    assert "stale results in bitseq/README.md, README.md: run python -m bitseq.report" in capsys.readouterr().err
+    assert (
+        "stale results in bitseq/README.md, README.md: run python -m bitseq.analysis.report" in capsys.readouterr().err
+    )
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
     metrics = read_metrics(run)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bitseq import evaluation, transformer
-from bitseq.algorithm import train_step
-from bitseq.backward_loss import APPROACHES, uniform_deviation
+from bitseq.common.algorithm import train_step
+from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
 from bitseq.policies import MASKED, FixedBackward, LearnedBackward, parameters_of
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import bitseq
-from bitseq import published, settings
+from bitseq import settings
+from bitseq.analysis import published
 
 SUITE = Path(bitseq.__file__).parent
 CURVES = SUITE / "results" / "published_curves.csv"

@@ -5,7 +5,7 @@ import shlex
 import pytest
 import torch
 
-from bitseq import algorithm
+from bitseq.common import algorithm
 from bitseq.run import main
 
 

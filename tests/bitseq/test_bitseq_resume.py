@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import bitseq
-from bitseq import plots, provenance
+from bitseq import plots
+from bitseq.common import provenance
 from bitseq.learning import LearningAgent
 from bitseq.run import main
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import bitseq
-from bitseq import collect, settings
-from bitseq.experiment import flatten
-from bitseq.suite import RESULTS_VERSIONS
+from bitseq import settings
+from bitseq.analysis import collect
+from bitseq.common.run_folder import flatten
+from bitseq.suite import IDENTITY, RESULTS_VERSIONS
 
 ROOT = Path(bitseq.__file__).resolve().parents[1]
 VARIABLES = ("SEEDS", "LEARNING_RATES", "OBJECTIVES", "APPROACHES", "TECHNIQUES", "SCALE", "OUTPUT_DIR")
@@ -112,7 +113,7 @@ def test_runs_that_are_measured_are_left_out(tmp_path):
         measured = configs(f"{name}.sh", SEEDS="2", SCALE="0.1")[1:]
         with (tmp_path / "bitseq" / "results" / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "results_version"])
+            writer.writerow([*IDENTITY, *fields, "step", "trajectories", "results_version"])
             for config in measured:
                 flat = flatten(config.to_dict())
                 run = [*collect.identity(flat).values(), *(flat.get(field, "") for field in fields)]

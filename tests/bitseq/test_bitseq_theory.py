@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bitseq import objectives
-from bitseq.backward_loss import trajectory_negative_log_likelihood
+from bitseq.common import objectives
+from bitseq.common.backward_loss import trajectory_negative_log_likelihood
 from bitseq.evaluation import all_states
 from bitseq.sampling import taken_log_pb
 

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from hypergrid.agent import AGENTS, SamplingAgent
-from hypergrid.backward_loss import APPROACHES
+from hypergrid.common.backward_loss import APPROACHES
+from hypergrid.common.randomness import Streams
 from hypergrid.environment import GridEnvironment
 from hypergrid.experiments.config import algo, general, hypergrid
 from hypergrid.policies import Policies, maxent_grid_log_pb, uniform_grid_log_pb
-from hypergrid.randomness import Streams
 from hypergrid.sampling import Transitions
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")

@@ -4,7 +4,7 @@ import torch
 from ml_collections import ConfigDict
 
 from hypergrid.agent import make_agent
-from hypergrid.algorithm import train_step
+from hypergrid.common.algorithm import train_step
 from hypergrid.experiments.config import algo, general, hypergrid
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid import provenance
-from hypergrid.experiment import COMMON_COLUMNS, ExperimentError, Run, read_metrics
-from hypergrid.randomness import Streams
+from hypergrid.common import provenance
+from hypergrid.common.randomness import Streams
+from hypergrid.common.run_folder import COMMON_COLUMNS, ExperimentError, Run, read_metrics
 
 CONFIG = {"general": {"seed": 3, "output_dir": "runs"}, "algo": {"name": "tb", "learning_rate": 1e-3}}
 COLUMNS = ("l1_dist", "log_z_error")

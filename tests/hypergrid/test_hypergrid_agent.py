@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid.algorithm import Learner, train_step, update_backward, update_forward
-from hypergrid.backward_loss import ema_update, trajectory_negative_log_likelihood
+from hypergrid.common.algorithm import Learner, train_step, update_backward, update_forward
+from hypergrid.common.backward_loss import ema_update, trajectory_negative_log_likelihood
 from hypergrid.policies import LearnedBackward
 from hypergrid.sampling import taken_log_pb
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hypergrid.aggregates import (
+from hypergrid.analysis.statistics import (
     band,
     difference_of_means,
     interquartile_mean,

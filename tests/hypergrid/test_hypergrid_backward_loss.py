@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid.backward_loss import (
+from hypergrid.common.backward_loss import (
     APPROACHES,
     RecentBatches,
     ema_update,

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from collected_csv import grid_run, write_csv
 
-from hypergrid import claims, tables, verdicts
-from hypergrid.claims import EXPECTATIONS, Result, outcome, results_of
-from hypergrid.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, compare
+import bitseq.suite
+import hypergrid.suite
+import mols.suite
+from bitseq.suite import CORRELATION, MODES
+from hypergrid.analysis import claims, statistics, tables
+from hypergrid.analysis.claims import Result, outcome, results_of
+from hypergrid.analysis.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, compare
+from hypergrid.common.reporting import ALL, BASELINES
+from hypergrid.suite import CONVERGENCE
 
 NARROW = np.array([1.0, 1.01, 1.02, 1.03])
 
@@ -14,24 +20,24 @@ NARROW = np.array([1.0, 1.01, 1.02, 1.03])
 @pytest.mark.parametrize(
     ("expected", "metric", "ours", "theirs", "verdict"),
     [
-        ("better", tables.MODES, NARROW + 1, NARROW, SUPPORTED),
-        ("better", tables.MODES, NARROW, NARROW + 1, CONTRADICTED),
-        ("better", tables.MODES, NARROW, NARROW, UNDECIDED),
-        ("better", tables.CONVERGENCE, NARROW, NARROW + 1, SUPPORTED),  # less is better
-        ("better", tables.CONVERGENCE, NARROW + 1, NARROW, CONTRADICTED),
-        ("similar", tables.CORRELATION, NARROW, NARROW + 0.01, SUPPORTED),
-        ("similar", tables.CORRELATION, NARROW, NARROW + 0.1, CONTRADICTED),
-        ("similar", tables.CORRELATION, NARROW + 0.1, NARROW, CONTRADICTED),
-        ("similar", tables.CORRELATION, NARROW, NARROW + 0.045, UNDECIDED),
-        ("similar", tables.MODES, 50 * NARROW, 50 * NARROW + 2, SUPPORTED),  # 10% of 50 is 5
-        ("similar", tables.MODES, 50 * NARROW, 50 * NARROW + 8, CONTRADICTED),
-        ("not better", tables.MODES, 50 * NARROW, 50 * NARROW + 8, SUPPORTED),
-        ("not better", tables.MODES, 50 * NARROW, 50 * NARROW, SUPPORTED),
-        ("not better", tables.MODES, 50 * NARROW + 9, 50 * NARROW, CONTRADICTED),
-        ("not better", tables.CONVERGENCE, NARROW - 0.2, NARROW, CONTRADICTED),
-        ("not better", tables.CONVERGENCE, NARROW + 0.2, NARROW, SUPPORTED),
-        ("better", tables.MODES, NARROW[:3] + 1, NARROW, UNDECIDED),  # three seeds
-        ("not better", tables.MODES, 0 * NARROW, 0 * NARROW, UNDECIDED),  # nobody has found a mode
+        ("better", MODES, NARROW + 1, NARROW, SUPPORTED),
+        ("better", MODES, NARROW, NARROW + 1, CONTRADICTED),
+        ("better", MODES, NARROW, NARROW, UNDECIDED),
+        ("better", CONVERGENCE, NARROW, NARROW + 1, SUPPORTED),  # less is better
+        ("better", CONVERGENCE, NARROW + 1, NARROW, CONTRADICTED),
+        ("similar", CORRELATION, NARROW, NARROW + 0.01, SUPPORTED),
+        ("similar", CORRELATION, NARROW, NARROW + 0.1, CONTRADICTED),
+        ("similar", CORRELATION, NARROW + 0.1, NARROW, CONTRADICTED),
+        ("similar", CORRELATION, NARROW, NARROW + 0.045, UNDECIDED),
+        ("similar", MODES, 50 * NARROW, 50 * NARROW + 2, SUPPORTED),  # 10% of 50 is 5
+        ("similar", MODES, 50 * NARROW, 50 * NARROW + 8, CONTRADICTED),
+        ("not better", MODES, 50 * NARROW, 50 * NARROW + 8, SUPPORTED),
+        ("not better", MODES, 50 * NARROW, 50 * NARROW, SUPPORTED),
+        ("not better", MODES, 50 * NARROW + 9, 50 * NARROW, CONTRADICTED),
+        ("not better", CONVERGENCE, NARROW - 0.2, NARROW, CONTRADICTED),
+        ("not better", CONVERGENCE, NARROW + 0.2, NARROW, SUPPORTED),
+        ("better", MODES, NARROW[:3] + 1, NARROW, UNDECIDED),  # three seeds
+        ("not better", MODES, 0 * NARROW, 0 * NARROW, UNDECIDED),  # nobody has found a mode
     ],
 )
 def test_the_verdict_by_hand(expected, metric, ours, theirs, verdict):
@@ -40,7 +46,7 @@ def test_the_verdict_by_hand(expected, metric, ours, theirs, verdict):
 
 def test_the_numbers_of_a_comparison_by_hand():
     """Losses of 1, 2, 3, 10 against 2, 4, 6, 8: of the 16 pairs ours is smaller in 10 and equal in one."""
-    found = compare([1.0, 2.0, 3.0, 10.0], [2.0, 4.0, 6.0, 8.0], "better", tables.CONVERGENCE)
+    found = compare([1.0, 2.0, 3.0, 10.0], [2.0, 4.0, 6.0, 8.0], "better", CONVERGENCE)
     assert found.means == (2.5, 5.0) and found.seeds == (4, 4)
     assert found.improvement == pytest.approx((10 + 0.5) / 16)
     assert found.difference == 2.5  # in our favour
@@ -48,16 +54,16 @@ def test_the_numbers_of_a_comparison_by_hand():
 
 
 def test_seeds_that_chose_the_learning_rate_decide_nothing():
-    found = compare(NARROW + 1, NARROW, "better", tables.MODES, fresh=False)
+    found = compare(NARROW + 1, NARROW, "better", MODES, fresh=False)
     assert (found.verdict, found.more) == (UNDECIDED, 4)
 
 
 def test_how_many_more_seeds_would_decide(monkeypatch):
-    assert [compare(NARROW[:n] + 1, NARROW, "better", tables.MODES).more for n in (1, 2, 3, 4)] == [3, 2, 1, None]
-    assert compare(NARROW, NARROW, "better", tables.MODES).more is None  # equal: no number of seeds
+    assert [compare(NARROW[:n] + 1, NARROW, "better", MODES).more for n in (1, 2, 3, 4)] == [3, 2, 1, None]
+    assert compare(NARROW, NARROW, "better", MODES).more is None  # equal: no number of seeds
     ours, theirs = np.array([1.0, 2.0, 4.0, 5.0]), np.array([0.0, 1.5, 2.5, 3.5])
-    more = compare(ours, theirs, "better", tables.MODES).more
-    of = {n: compare(np.resize(ours, n), np.resize(theirs, n), "better", tables.MODES) for n in verdicts.SEEDS_TRIED}
+    more = compare(ours, theirs, "better", MODES).more
+    of = {n: compare(np.resize(ours, n), np.resize(theirs, n), "better", MODES) for n in statistics.SEEDS_TRIED}
     assert 4 + more == min(n for n, comparison in of.items() if comparison.verdict == SUPPORTED) > 5
 
 
@@ -74,7 +80,7 @@ def cells(ratios, seeds=(1, 2, 3, 4), **run):
 def comparisons(path):
     return {
         (r.expectation.claim, r.environment, r.objective, r.baseline): r.comparison
-        for r in results_of(tables.read([path], "hypergrid"), "hypergrid", 1)
+        for r in results_of(tables.read([path], "hypergrid"), 1)
     }
 
 
@@ -91,25 +97,26 @@ def test_every_cell_of_the_claims_is_compared_or_said_to_lack(tmp_path):
 def test_the_claims_cover_what_the_paper_says():
     """C1 except TB against naive; C2 without MunchausenDQN; C3 and C4 with all objectives; C5 and C6 in all suites."""
     rows = {
-        (e.claim, e.suite, environment, objective, e.expected): e.against
-        for e in EXPECTATIONS
+        (e.claim, environment, objective, e.expected): e.against
+        for suite in (hypergrid.suite, bitseq.suite, mols.suite)
+        for e in suite.EXPECTATIONS
         for environment in e.environments
         for objective in e.objectives
     }
-    assert rows["C1", "hypergrid", "hard", "tb", "not better"] == ("naive",)
-    assert rows["C1", "hypergrid", "hard", "tb", "better"] == ("uniform", "maxent", "pessimistic")
-    assert rows["C1", "hypergrid", "hard", "db", "better"] == claims.BASELINES
-    assert {key[2:] for key in rows if key[0] == "C2"} == {
+    assert rows["C1", "hard", "tb", "not better"] == ("naive",)
+    assert rows["C1", "hard", "tb", "better"] == ("uniform", "maxent", "pessimistic")
+    assert rows["C1", "hard", "db", "better"] == BASELINES
+    assert {key[1:] for key in rows if key[0] == "C2"} == {
         ("n=120-k=8", "db", "better"),
         ("n=120-k=8", "tb", "similar"),
         ("n=120-k=8", "subtb", "similar"),
     }
-    assert {key[2:] for key in rows if key[0] == "C3"} == {("qm9", o, "better") for o in claims.ALL}
-    assert {key[2:] for key in rows if key[0] == "C4"} == {("seh_frag", o, "not better") for o in claims.ALL}
+    assert {key[1:] for key in rows if key[0] == "C3"} == {("qm9", o, "better") for o in ALL}
+    assert {key[1:] for key in rows if key[0] == "C4"} == {("seh_frag", o, "not better") for o in ALL}
     expected = {"munchausen_dqn": "better", "subtb": "better", "db": "similar", "tb": "similar"}
     places = ("n=120-k=8", "qm9", "seh_frag")
-    assert {key[2:] for key in rows if key[0] == "C5"} == {(p, *item) for p in places for item in expected.items()}
-    assert {key[2] for key in rows if key[0] == "C6"} == {*places, "standard", "hard"}
+    assert {key[1:] for key in rows if key[0] == "C5"} == {(p, *item) for p in places for item in expected.items()}
+    assert {key[1] for key in rows if key[0] == "C6"} == {*places, "standard", "hard"}
 
 
 def test_decay_is_compared_on_against_off(tmp_path):
@@ -137,16 +144,16 @@ def test_an_approach_beyond_the_papers_is_compared_but_does_not_count(tmp_path):
 
 def markdown_of(path):
     table = tables.read([path], "hypergrid")
-    return claims.markdown(results_of(table, "hypergrid", 1), table, [path], 1)
+    return claims.markdown(results_of(table, 1), table, [path], 1)
 
 
 def result(verdict, more=None):
-    comparison = compare(NARROW, NARROW, "better", tables.MODES)
+    comparison = compare(NARROW, NARROW, "better", MODES)
     comparison = comparison.__class__(**{**comparison.__dict__, "verdict": verdict, "more": more})
-    return Result(EXPECTATIONS[0], "standard", "db", "naive", comparison)
+    return Result(hypergrid.suite.EXPECTATIONS[0], "standard", "db", "naive", comparison)
 
 
-MISSING = Result(EXPECTATIONS[0], "standard", "db", "naive")
+MISSING = Result(hypergrid.suite.EXPECTATIONS[0], "standard", "db", "naive")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 import hypergrid
 from hypergrid import settings
-from hypergrid.experiment import COMMON_COLUMNS, read_metrics
+from hypergrid.common.run_folder import COMMON_COLUMNS, read_metrics
 from hypergrid.run_hypergrid_exp import main
 
 SUITE = Path(hypergrid.__file__).parent

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hypergrid import collect, tables
+from hypergrid.analysis import collect, tables
 
 COLUMNS = ("step", "trajectories", "wall_s", "loss", "l1_dist", "exact")
 OFF = "algo.decay"

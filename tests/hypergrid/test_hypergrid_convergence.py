@@ -2,7 +2,7 @@
 
 import pytest
 
-from hypergrid.algorithm import train_step
+from hypergrid.common.algorithm import train_step
 from hypergrid.evaluation import distances
 
 N_STEPS = 1_500  # 24,000 trajectories

@@ -6,8 +6,9 @@ from collected_csv import grid_run, write_csv
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from hypergrid import backward_loss, colours, figures, panels, tables
-from hypergrid.figures import FIGURES
+from hypergrid.analysis import figures, labels, tables
+from hypergrid.common import backward_loss
+from hypergrid.suite import FIGURES
 
 FIGURE1, _, RATES, VARIED = FIGURES
 POINTS = (1600, 3200, 4800)
@@ -21,8 +22,8 @@ def drawn(tmp_path):
     def draw(rows, figure=FIGURE1, varied=(), field=None):
         path = write_csv(tmp_path / "some.csv", rows, varied=varied)
         table = tables.read([path], "hypergrid")
-        shown = panels.varied_panels(figure, table, field) if field else panels.panels_of(figure, table, 1)
-        made.append(panels.draw(figure, shown, panels.caption_of(figure, shown, [path], 1)))
+        shown = figures.varied_panels(figure, table, field) if field else figures.panels_of(figure, table, 1)
+        made.append(figures.draw(figure, shown, figures.caption_of(figure, shown, [path], 1)))
         return {axis.get_title(): axis for axis in made[-1].axes}, made[-1]
 
     yield draw
@@ -32,7 +33,7 @@ def drawn(tmp_path):
 
 def curves(axis, approach):
     """The thick and the thin lines of an approach, in micro units."""
-    own = [line for line in axis.lines if line.get_color() == colours.COLOURS[approach]]
+    own = [line for line in axis.lines if line.get_color() == labels.COLOURS[approach]]
     thick = [line.get_ydata() * 1e6 for line in own if line.get_linewidth() > 1]
     return thick, [line.get_ydata() * 1e6 for line in own if line.get_linewidth() <= 1]
 
@@ -45,7 +46,7 @@ def test_every_seed_is_thin_and_their_interquartile_mean_thick(drawn):
     assert thick == pytest.approx([3.0] * 3)  # of 2 and 4
     assert sorted(line[0] for line in thin) == pytest.approx([1.0, 2.0, 4.0, 9.0])
     (band,) = axis.collections
-    assert to_hex(band.get_facecolor()) == colours.COLOURS["tlm"].lower()
+    assert to_hex(band.get_facecolor()) == labels.COLOURS["tlm"].lower()
     edges = band.get_paths()[0].vertices[:, 1] * 1e6
     assert (edges.min(), edges.max()) == pytest.approx((1.0, 9.0))
     assert axis.get_yscale() == "log" and axis.lines[-1].get_ydata() == pytest.approx([1e-6] * 3)  # the floor
@@ -108,7 +109,7 @@ def test_the_chosen_learning_rate_is_shown_and_the_whole_grid_beside_it(drawn):
 
 def test_one_learning_rate_needs_no_figure_of_all(tmp_path):
     table = tables.read([write_csv(tmp_path / "a.csv", grid_run(2.0))], "hypergrid")
-    assert panels.panels_of(RATES, table, 1) == {}
+    assert figures.panels_of(RATES, table, 1) == {}
 
 
 def test_the_values_of_a_varied_field_have_lines_of_their_own(drawn):
@@ -134,8 +135,8 @@ def test_only_the_approaches_that_are_named_are_drawn(tmp_path, capsys):
     rows = [row for name in ("uniform", "maxent", "tlm") for row in grid_run(2.0, approach=name)]
     path = write_csv(tmp_path / "a.csv", rows)
     table = tables.read([path], "hypergrid")
-    assert set(panels.of_approaches(table, ["tlm", "uniform"])["approach"]) == {"tlm", "uniform"}
-    assert len(panels.of_approaches(table, None)) == len(table)
+    assert set(figures.of_approaches(table, ["tlm", "uniform"])["approach"]) == {"tlm", "uniform"}
+    assert len(figures.of_approaches(table, None)) == len(table)
     assert figures.main([str(path), "--approaches", "tlm", "naive"]) == 2
     assert "these files have no run of naive: choose among maxent, tlm, uniform" in capsys.readouterr().err
     assert figures.main([str(path)]) == 0
@@ -154,8 +155,8 @@ def test_the_command_refuses_what_it_cannot_draw(tmp_path, capsys):
 
 
 def test_every_approach_has_a_colour_and_a_marker_of_its_own():
-    assert list(colours.COLOURS) == [*backward_loss.APPROACHES, None] == list(colours.MARKERS)
-    assert len(set(colours.COLOURS.values())) == len(colours.COLOURS) == len(set(colours.MARKERS.values()))
+    assert list(labels.COLOURS) == [*backward_loss.APPROACHES, None] == list(labels.MARKERS)
+    assert len(set(labels.COLOURS.values())) == len(labels.COLOURS) == len(set(labels.MARKERS.values()))
 
 
 TO_LMS = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
@@ -175,4 +176,4 @@ def smallest_distance(codes, cone):
 @pytest.mark.parametrize("cone", LACKING)
 def test_the_colours_differ_for_the_colour_blind(cone):
     assert smallest_distance(["#9467bd", "#1f77b4"], cone) < 0.1  # purple and blue, that look alike
-    assert smallest_distance([colours.COLOURS[name] for name in backward_loss.APPROACHES], cone) > 0.12
+    assert smallest_distance([labels.COLOURS[name] for name in backward_loss.APPROACHES], cone) > 0.12

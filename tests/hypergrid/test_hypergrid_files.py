@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from collected_csv import grid_run, write_csv
 
-from hypergrid import claims, collect, figures, launch, plots, tables
-from hypergrid.files import append_line, read_rows, write_text, written
-from hypergrid.terminal import ExperimentError, command, duration
+from hypergrid import plots
+from hypergrid.analysis import claims, collect, figures, launch, tables
+from hypergrid.common.files import append_line, read_rows, write_text, written
+from hypergrid.common.terminal import ExperimentError, command, duration
 
 ROOT = Path(tables.__file__).resolve().parents[1]
 NAME = "l\N{LATIN SMALL LETTER A WITH DIAERESIS}ufe\N{MINUS SIGN}"
@@ -235,7 +236,7 @@ def test_the_status_of_a_command(capsys):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_an_output_that_takes_nothing_is_one_sentence():
-    code = "import sys; from hypergrid.terminal import command; sys.exit(command(lambda: print('x')))"
+    code = "import sys; from hypergrid.common.terminal import command; sys.exit(command(lambda: print('x')))"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], env=os.environ | C_LOCALE, stdout=full, stderr=subprocess.PIPE

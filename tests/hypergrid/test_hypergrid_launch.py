@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hypergrid import launch
+from hypergrid.analysis import launch
 
 ROOT = Path(launch.__file__).resolve().parents[1]
 STORE_BYTES = 100 * 2**20
@@ -80,7 +80,7 @@ def start(cluster, tmp_path):
 
     def start(lines: list[str], *options: str) -> subprocess.Popen:
         (tmp_path / "lines").write_text("\n".join(lines))
-        command = [sys.executable, "-m", "hypergrid.launch", tmp_path / "lines", "--logs", tmp_path / "logs"]
+        command = [sys.executable, "-m", "hypergrid.analysis.launch", tmp_path / "lines", "--logs", tmp_path / "logs"]
         command += ["--address", cluster.address, *options]
         with (tmp_path / "out").open("a") as out:
             return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
@@ -122,7 +122,7 @@ def commands_with(text: str) -> list[str]:
             line = shlex.join(process.cmdline())
         except psutil.Error:
             continue
-        found += [line] if text in line and "hypergrid.launch" not in line else []
+        found += [line] if text in line and "hypergrid.analysis.launch" not in line else []
     return found
 
 
@@ -226,7 +226,7 @@ def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
     env = os.environ | {"SCALE": "0.00005", "SEEDS": "1", "ENVIRONMENTS": "hard", "OBJECTIVES": "tb"}
     env |= {"APPROACHES": "uniform tlm", "OUTPUT_DIR": str(tmp_path / "runs"), "PYTHON_LAUNCH": sys.executable}
     sweep = f"bash {ROOT}/hypergrid/sweeps/figure1.sh | sed 's/$/ --env.ndim=2 --env.height=8/'"
-    command = f'{sweep} | "$PYTHON_LAUNCH" -m hypergrid.launch --logs {tmp_path}/logs'
+    command = f'{sweep} | "$PYTHON_LAUNCH" -m hypergrid.analysis.launch --logs {tmp_path}/logs'
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "2 done, 0 failed, 0 retries"
@@ -250,7 +250,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "text", "reason"), BAD)
 def test_bad_input_is_one_sentence(arguments, text, reason, tmp_path):
-    command = [sys.executable, "-m", "hypergrid.launch", *arguments]
+    command = [sys.executable, "-m", "hypergrid.analysis.launch", *arguments]
     done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and reason in done.stderr

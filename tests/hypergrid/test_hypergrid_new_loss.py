@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from hypergrid.algorithm import update_backward
-from hypergrid.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
+from hypergrid.common.algorithm import update_backward
+from hypergrid.common.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
 
 
 @pytest.mark.parametrize("batch", ["current", "recent"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hypergrid import objectives
+from hypergrid.common import objectives
 from hypergrid.sampling import taken_log_pb
 
 BACKWARD = ("uniform", "maxent", "random")

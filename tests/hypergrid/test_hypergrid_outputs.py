@@ -9,10 +9,11 @@ from gfn.gym import HyperGrid
 from gfn.samplers import Sampler
 
 import hypergrid
-from hypergrid import collect, plots, report
+from hypergrid import plots
+from hypergrid.analysis import collect, report
+from hypergrid.common.run_folder import ExperimentError
 from hypergrid.estimators import _load_agent
 from hypergrid.evaluation import forward_probabilities
-from hypergrid.experiment import ExperimentError
 from hypergrid.run_hypergrid_exp import main
 
 CONFIGS = Path(hypergrid.__file__).parent / "experiments" / "config"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hypergrid.replay import PrioritisedReplay
+from hypergrid.common.replay import PrioritisedReplay
 
 
 def make_replay(n_items, *, capacity=None, priority_exponent=0.5, importance_exponent=0.0):

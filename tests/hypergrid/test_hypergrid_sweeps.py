@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import hypergrid
-from hypergrid import collect, settings
-from hypergrid.experiment import flatten
+from hypergrid import settings
+from hypergrid.analysis import collect
+from hypergrid.common.run_folder import flatten
 
 ROOT = Path(hypergrid.__file__).resolve().parents[1]
 VARIABLES = ("SEEDS", "ENVIRONMENTS", "OBJECTIVES", "APPROACHES", "TECHNIQUES", "SCALE", "OUTPUT_DIR")

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from collected_csv import grid_run, write_csv
 
-from hypergrid import tables
-from hypergrid.experiment import ExperimentError
+from bitseq.suite import CORRELATION, MODES
+from hypergrid.analysis import tables
+from hypergrid.common.run_folder import ExperimentError
+from hypergrid.suite import CONVERGENCE
 
 RUN = {"environment": "standard", "objective": "db", "approach": "tlm", "learning_rate": 0.001, "seed": 1}
 
@@ -67,7 +69,7 @@ def spoilt(path, old, new):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "there is no file .*: make it by python -m hypergrid.collect"),
+        (lambda path: path.unlink(), "there is no file .*: make it by python -m hypergrid.analysis.collect"),
         (lambda path: path.write_text(""), "is empty or no CSV"),
         (lambda path: path.write_bytes(b"\x89PNG\xff\xfe"), "is empty or no CSV"),
         (lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "has no rows"),
@@ -88,7 +90,7 @@ def test_the_number_of_a_run_is_its_mean_excess_over_the_floor(tmp_path):
     """Ratios 100, 10 and 0.5 at 0, 100 and 400: decades 2, 1 and, below the floor, 0; linear in between."""
     points = [(0, 1e-4), (100, 1e-5), (400, 5e-7)]
     rows = [{"trajectories": x, "l1_dist": y, "l1_floor": 1e-6, "step": x} for x, y in points]
-    (number,) = tables.run_numbers(read(write_csv(tmp_path / "a.csv", rows)), tables.CONVERGENCE).to_dict("records")
+    (number,) = tables.run_numbers(read(write_csv(tmp_path / "a.csv", rows)), CONVERGENCE).to_dict("records")
     assert number.pop("value") == pytest.approx((1.5 * 100 + 0.5 * 300) / 400, abs=1e-3)
     assert number == RUN | {"end": 400}
 
@@ -97,7 +99,7 @@ def test_runs_count_up_to_where_all_of_their_cell_are(tmp_path):
     long = [{"trajectories": x, "modes_found": x / 16, "seed": 1} for x in (0, 1600, 3200)]
     short = [{"trajectories": x, "modes_found": 7, "seed": 2} for x in (0, 1600)]
     other = [{"trajectories": x, "modes_found": 1, "objective": "tb"} for x in (0, 3200)]
-    numbers = tables.run_numbers(read(write_csv(tmp_path / "a.csv", long + short + other)), tables.MODES)
+    numbers = tables.run_numbers(read(write_csv(tmp_path / "a.csv", long + short + other)), MODES)
     assert numbers["value"].tolist() == pytest.approx([50.0, 7.0, 1.0])
     assert numbers["end"].tolist() == [100, 100, 200]
 
@@ -106,7 +108,7 @@ def test_the_correlation_is_that_of_the_last_step_that_all_have(tmp_path):
     first = [{"step": s, "reward_correlation": c, "seed": 1} for s, c in ((10, 0.1), (20, 0.2), (30, 0.3))]
     second = [{"step": s, "reward_correlation": c, "seed": 2} for s, c in ((10, 0.5), (20, 0.6), (30, ""))]
     rows = [{"trajectories": 16 * row["step"]} | row for row in first + second]
-    numbers = tables.run_numbers(read(write_csv(tmp_path / "a.csv", rows)), tables.CORRELATION)
+    numbers = tables.run_numbers(read(write_csv(tmp_path / "a.csv", rows)), CORRELATION)
     assert numbers["value"].tolist() == [0.2, 0.6] and set(numbers["end"]) == {20}
 
 
@@ -134,23 +136,23 @@ GRID = {(0.1, 3): 5.0, (0.1, 4): 6.0, (0.1, 7): 0.0, (0.2, 3): 6.0, (0.2, 4): 4.
     [(1, 0.2, [7, 8, 4]), (2, 0.1, [7])],  # on seed 3: 5 < 6; on 3 and 4: 5.5 > 5; the later seeds have no say
 )
 def test_the_learning_rate_is_chosen_on_tuning_seeds_and_reported_on_others(n_tuning, rate, seeds):
-    runs = tables.reported(numbers_of(GRID), tables.MODES, n_tuning)
+    runs = tables.reported(numbers_of(GRID), MODES, n_tuning)
     assert set(runs["learning_rate"]) == {rate} and set(runs["seed"]) == set(seeds) and runs["fresh"].all()
 
 
 def test_where_less_is_better_the_smallest_number_is_chosen():
-    runs = tables.reported(numbers_of(GRID), tables.CONVERGENCE, 1)
+    runs = tables.reported(numbers_of(GRID), CONVERGENCE, 1)
     assert set(runs["learning_rate"]) == {0.1} and set(runs["seed"]) == {4, 7}
 
 
 def test_without_other_seeds_the_tuning_seeds_are_shown_as_such():
-    runs = tables.reported(numbers_of({(0.1, 1): 5.0, (0.2, 1): 6.0, (0.1, 2): 7.0}), tables.MODES, 1)
+    runs = tables.reported(numbers_of({(0.1, 1): 5.0, (0.2, 1): 6.0, (0.1, 2): 7.0}), MODES, 1)
     assert runs[["learning_rate", "seed", "fresh"]].to_numpy().tolist() == [[0.2, 1, False]]
 
 
 def test_one_learning_rate_needs_no_choice_and_each_approach_has_its_own():
     both = pd.concat([numbers_of({(0.1, 1): 1.0, (0.1, 2): 2.0}, "uniform"), numbers_of(GRID)])
-    runs = tables.reported(both, tables.MODES, 1)
+    runs = tables.reported(both, MODES, 1)
     assert runs[runs["approach"] == "uniform"]["seed"].tolist() == [1, 2]
     assert runs[runs["approach"] == "tlm"]["seed"].tolist() == [4, 7, 8]
     assert runs["fresh"].all()

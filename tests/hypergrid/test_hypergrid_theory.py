@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hypergrid import evaluation, objectives
-from hypergrid.backward_loss import trajectory_negative_log_likelihood
+from hypergrid import evaluation
+from hypergrid.common import objectives
+from hypergrid.common.backward_loss import trajectory_negative_log_likelihood
 from hypergrid.sampling import taken_log_pb
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mols import settings
 from mols.agent import make_agent
-from mols.backward_loss import APPROACHES
+from mols.common.backward_loss import APPROACHES
 from mols.envs.fragments import FragmentEnvironment, Trees, rows_of
 from mols.envs.vocabulary import Fragment
 from mols.learning import LearningAgent

@@ -11,8 +11,8 @@ import torch
 
 from mols import settings
 from mols.agent import make_agent
-from mols.algorithm import train_step
-from mols.backward_loss import APPROACHES
+from mols.common.algorithm import train_step
+from mols.common.backward_loss import APPROACHES
 from mols.envs.atoms import AtomEnvironment
 from mols.envs.fragments import FragmentEnvironment
 from mols.envs.vocabulary import Fragment

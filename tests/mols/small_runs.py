@@ -10,8 +10,9 @@ import torch
 from shared_data import SHARED, needs
 
 import mols
-from mols import learning, plots, provenance, reward
-from mols.experiment import read_metrics
+from mols import learning, plots, reward
+from mols.common import provenance
+from mols.common.run_folder import read_metrics
 from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy, load_proxy
 from mols.reward import SehReward
 from mols.tasks import seh_frag

@@ -7,8 +7,8 @@ import torch
 
 from mols import agent as agents
 from mols import learning
-from mols.algorithm import train_step, update_backward, update_forward
-from mols.backward_loss import ema_update
+from mols.common.algorithm import train_step, update_backward, update_forward
+from mols.common.backward_loss import ema_update
 
 DQN = ("soft_dqn", "dqn")
 LEARNED = ("naive", "maxent", "tlm", "pessimistic")

@@ -10,7 +10,7 @@ from test_mols_agent import assert_moves_by_the_table
 
 from mols import learning, settings
 from mols.agent import columns, make_agent
-from mols.algorithm import train_step
+from mols.common.algorithm import train_step
 from mols.envs.atom_molecules import AtomMolecules
 from mols.envs.atoms import AtomEnvironment, Graphs
 from mols.envs.fragments import concatenate

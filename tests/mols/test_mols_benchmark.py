@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from mols import benchmark, settings
 from mols.agent import QAgent, make_agent
-from mols.algorithm import train_step
+from mols.common.algorithm import train_step
 from mols.models import graph_transformer
 from mols.models.graph_transformer import Layer
 from mols.tasks import seh_frag

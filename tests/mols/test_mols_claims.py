@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from mols import claims, figures, tables
-from mols.panels import panels_of
+from mols import suite
+from mols.analysis import claims, tables
+from mols.analysis.figures import panels_of
 
 FIRST = {"seh_frag": ("modes_found_0.875", "modes_found_1"), "qm9": ("modes_found_1.125", "modes_found_1.25")}
 MODES = {"tlm": 30, "naive": 20}
@@ -39,13 +40,13 @@ def path(tmp_path):
 
 
 def test_the_figures_of_this_suite(path, capsys):
-    assert figures.main([str(path)]) == 0
+    assert suite.main([str(path)]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert names[::2] == ["figure2.png", "figure3.png"]
 
 
 def test_each_task_has_its_own_modes_and_dqn_is_munchausen_dqn(path):
-    rows = panels_of(figures.FIGURES[0], tables.read([path], "mols"), 1)
+    rows = panels_of(suite.FIGURES[0], tables.read([path], "mols"), 1)
     assert {title: list(row) for title, row in rows.items()} == {"QM9": ["munchausen_dqn"], "sEH": ["munchausen_dqn"]}
     assert tables.column_of(rows["QM9"]["munchausen_dqn"], "modes_found") == "modes_found_1.125"
     assert tables.column_of(rows["sEH"]["munchausen_dqn"], "modes_found") == "modes_found_0.875"
@@ -54,7 +55,7 @@ def test_each_task_has_its_own_modes_and_dqn_is_munchausen_dqn(path):
 def test_the_claims_of_this_suite(path):
     found = {
         (r.expectation.claim, r.environment): r.comparison
-        for r in claims.results_of(tables.read([path], "mols"), "mols", 1)
+        for r in claims.results_of(tables.read([path], "mols"), 1)
         if r.comparison
     }
     assert {key: comparison.verdict for key, comparison in found.items()} == {

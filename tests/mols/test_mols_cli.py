@@ -29,8 +29,8 @@ from small_runs import (
 )
 
 from mols import learning, plots, settings
+from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.data import files
-from mols.experiment import COMMON_COLUMNS, read_metrics
 from mols.models.seh_proxy import WEIGHTS_FILE
 from mols.tasks import seh_frag
 from mols.tasks.seh_frag import main
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, 
 
 def test_the_test_set_does_not_depend_on_the_seed(tmp_path, no_pictures, monkeypatch):
     seen = []
-    monkeypatch.setattr("mols.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
+    monkeypatch.setattr("mols.common.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
     for seed in ("1", "2"):
         assert main(command("tb", tmp_path, "--seed", seed)) == 0
     assert_same(tuple(seen[0]), tuple(seen[1]))

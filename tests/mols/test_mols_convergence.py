@@ -4,7 +4,7 @@ import pytest
 import torch
 from enumeration import Enumeration, renamings, symmetries
 
-from mols.algorithm import train_step
+from mols.common.algorithm import train_step
 from mols.envs.fragments import STOP
 
 N_STEPS = 750  # of 64 trajectories

@@ -11,15 +11,7 @@ import torch
 from rdkit import Chem
 
 from mols import evaluation
-from mols.evaluation import (
-    Found,
-    ModeCounter,
-    MoleculeTracker,
-    diversity,
-    fingerprint,
-    pearson,
-    sorted_modes,
-)
+from mols.evaluation import Found, ModeCounter, MoleculeTracker, diversity, fingerprint, pearson, sorted_modes
 from mols.tasks.seh_frag import THRESHOLDS
 
 PIECES = ("C", "C", "N", "C=C")

@@ -14,7 +14,7 @@ import torch
 
 import mols
 from mols import settings
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.tasks import seh_frag
 from mols.tasks.seh_frag import main
 

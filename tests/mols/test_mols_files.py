@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
 from mols import plots, sample
+from mols.common.run_folder import ExperimentError
 from mols.data import csv_files, qm9, qm9_best
 from mols.data.csv_files import read_columns, require_writable, write_table
-from mols.experiment import ExperimentError
 from mols.models import mxmnet, seh_proxy, training
 from mols.models.mxmnet_graph import ELEMENTS
 from mols.models.structures import read_structures

@@ -10,8 +10,8 @@ import torch
 from rdkit import Chem
 from torch.nn.functional import layer_norm, silu
 
+from mols.common.run_folder import ExperimentError
 from mols.data.qm9 import EV_PER_HARTREE, read_test_set
-from mols.experiment import ExperimentError
 from mols.models import gap_proxy
 from mols.models.gap_features import N_ATOM_FEATURES, N_PAIR_FEATURES, collate, featurise
 from mols.models.gap_proxy import CHUNK, SHA256, WEIGHTS, GapNetwork, GapProxy

@@ -8,8 +8,8 @@ import torch
 from rdkit import Chem
 
 from mols import gap_reward
+from mols.common.run_folder import ExperimentError
 from mols.data.qm9 import read_test_set
-from mols.experiment import ExperimentError
 from mols.gap_reward import EmbeddedGap, GapReward, MXMNetGap
 from mols.models.gap_proxy import GapProxy
 from mols.models.structures import Structure

@@ -3,7 +3,7 @@
 from golden import require_unchanged, stored
 from mols_golden_run import ATOM_STEPS, golden_run
 
-from mols.backward_loss import APPROACHES
+from mols.common.backward_loss import APPROACHES
 
 
 def test_what_is_computed_is_unchanged(algo, approach):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from atom_graphs import Graph, reachable, to_tensors
 
-from mols.backward_loss import uniform_deviation, uniform_log_pb
+from mols.common.backward_loss import uniform_deviation, uniform_log_pb
 from mols.envs.atom_vocabulary import AtomVocabulary
 from mols.envs.atoms import AtomEnvironment, Graphs
 from mols.envs.fragments import STOP, concatenate, rows_of

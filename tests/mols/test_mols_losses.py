@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from mols.algorithm import train_step
-from mols.backward_loss import APPROACHES
+from mols.common.algorithm import train_step
+from mols.common.backward_loss import APPROACHES
 from mols.envs.fragments import STOP, Trees
 
 BALANCE = ("tb", "db", "subtb")

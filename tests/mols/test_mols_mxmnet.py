@@ -15,7 +15,7 @@ from scipy.special import eval_legendre, spherical_jn
 from shared_data import SHARED, needs
 from torch.nn.functional import silu
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models.mxmnet import CHUNK, MXMNet
 from mols.models.mxmnet_basis import _bessel_constants
 from mols.models.mxmnet_graph import ELEMENTS

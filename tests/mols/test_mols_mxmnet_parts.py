@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import eval_legendre, spherical_jn
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models.mxmnet_basis import (
     N_RADIAL,
     N_SPHERICAL,
@@ -18,14 +18,7 @@ from mols.models.mxmnet_basis import (
     envelope,
     radial_part,
 )
-from mols.models.mxmnet_graph import (
-    collate,
-    edge_vectors,
-    members,
-    near_pairs,
-    one_hop_angles,
-    two_hop_angles,
-)
+from mols.models.mxmnet_graph import collate, edge_vectors, members, near_pairs, one_hop_angles, two_hop_angles
 from mols.models.structures import Structure
 
 CUTOFF = 5.0

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mols.algorithm import update_backward
-from mols.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
+from mols.common.algorithm import update_backward
+from mols.common.backward_loss import APPROACHES, LOSSES, trajectory_negative_log_likelihood
 
 
 @pytest.mark.parametrize("batch", ["current", "recent"])

@@ -5,8 +5,8 @@ import torch
 from enumeration import Solution
 from torch import nn
 
-from mols import objectives
 from mols.agent import huber
+from mols.common import objectives
 from mols.envs.fragments import STOP
 from mols.learning import Batch
 from mols.sampling import taken_log_pb

@@ -7,11 +7,12 @@ import warnings
 import pytest
 from small_runs import command, only_run, quicken, stand_in, without_pictures
 
-from mols import collect, plots, report, settings
+from mols import plots, settings
 from mols.agent import columns
-from mols.colours import COLOURS
+from mols.analysis import collect, report
+from mols.analysis.labels import COLOURS
+from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.evaluation import MoleculeTracker, sorted_modes
-from mols.experiment import COMMON_COLUMNS, read_metrics
 from mols.tasks import seh_frag
 from mols.tasks.seh_frag import THRESHOLDS
 
@@ -239,7 +240,7 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     assert report.main(["--check"]) == 1
-    assert "stale results in mols/README.md, README.md: run python -m mols.report" in capsys.readouterr().err
+    assert "stale results in mols/README.md, README.md: run python -m mols.analysis.report" in capsys.readouterr().err
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
     pages[1].write_text("a first page without tables\n")

@@ -89,9 +89,9 @@ def test_an_import_within_a_function_counts(line, files):
 
 
 def test_this_program_and_what_cannot_be_parsed_count_for_nothing_and_as_they_are(files):
-    texts = {"mine.py": f"import mols.experiment\n{SCORE}    import broken\n", "broken.py": "x = (\n"}
-    first = files({**texts, "mols/experiment.py": "", "mols/__init__.py": ""})
-    assert files({"mols/experiment.py": "x = 1\n"}) == first
+    texts = {"mine.py": f"import mols.common.run_folder\n{SCORE}    import broken\n", "broken.py": "x = (\n"}
+    first = files({**texts, "mols/common/run_folder.py": "", "mols/__init__.py": ""})
+    assert files({"mols/common/run_folder.py": "x = 1\n"}) == first
     assert files({"broken.py": "x = [\n"}) != first
 
 

@@ -26,7 +26,7 @@ from small_runs import (
 )
 
 from mols import plots, sample, settings
-from mols.experiment import ExperimentError, read_metrics
+from mols.common.run_folder import ExperimentError, read_metrics
 from mols.learning import LearningAgent
 from mols.own_function import OwnFunction, load_function
 from mols.own_reward import OwnReward

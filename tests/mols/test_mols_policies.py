@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mols.backward_loss import APPROACHES, uniform_deviation, uniform_log_pb
+from mols.common.backward_loss import APPROACHES, uniform_deviation, uniform_log_pb
 from mols.envs.fragments import Trees, concatenate, rows_of
 from mols.policies import frozen_copy, move_towards, parameters_of, thermometer
 

@@ -16,9 +16,10 @@ from small_runs import SUITE, command, metrics_without_time, only_run, refused, 
 from test_mols_benchmark import require_table
 from test_mols_fields import EVERYWHERE, OWN
 
-from mols import benchmark, gap_reward, learning, provenance, settings
+from mols import benchmark, gap_reward, learning, settings
+from mols.common import provenance
+from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.data import qm9 as data
-from mols.experiment import COMMON_COLUMNS, read_metrics
 from mols.models.mxmnet import MXMNet
 from mols.tasks import qm9, seh_frag
 from mols.tasks.qm9 import main
@@ -95,7 +96,7 @@ def test_correlations_are_numbers(tmp_path, no_pictures, capsys):
 
 def test_molecules_that_cannot_be_built_are_left_out_and_counted(tmp_path, no_pictures, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("mols.algorithm.train", lambda agent, *_, **__: seen.append(agent.task))
+    monkeypatch.setattr("mols.common.algorithm.train", lambda agent, *_, **__: seen.append(agent.task))
     assert main(small(tmp_path, "--corr_molecules", "20")) == 0
     assert "test set: 9 of 20 molecules can be built, the others are left out" in capsys.readouterr().out
     (task,) = seen

@@ -235,7 +235,7 @@ def test_a_test_set_of_which_too_few_can_be_cut(smiles, test_set, tmp_path, caps
 def test_molecules_that_cannot_be_cut_are_left_out_and_counted(test_set, tmp_path, monkeypatch, capsys):
     test_set(NOT_CUT[0], CUT[0], NOT_CUT[1], *CUT[1:], NOT_CUT[2])
     seen = []
-    monkeypatch.setattr("mols.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
+    monkeypatch.setattr("mols.common.algorithm.train", lambda agent, *_, **__: seen.append(agent.task.test_states))
     for number, (n_cut, n_all) in {"0": (3, 6), "4": (2, 4)}.items():
         assert seh_frag.main(command("tb", tmp_path / number, "--corr_molecules", number)) == 0
         assert f"test set: {n_cut} of {n_all} molecules can be built" in capsys.readouterr().out
@@ -244,7 +244,7 @@ def test_molecules_that_cannot_be_cut_are_left_out_and_counted(test_set, tmp_pat
 
 def test_nothing_is_said_of_a_test_set_that_can_be_cut(test_set, tmp_path, monkeypatch, capsys):
     test_set(*CUT)
-    monkeypatch.setattr("mols.algorithm.train", lambda *_, **__: None)
+    monkeypatch.setattr("mols.common.algorithm.train", lambda *_, **__: None)
     assert seh_frag.main(command("tb", tmp_path)) == 0
     assert "test set" not in capsys.readouterr().out
 

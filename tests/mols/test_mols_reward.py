@@ -7,7 +7,7 @@ import torch
 from rdkit import Chem
 from shared_data import SHARED, needs
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy
 from mols.reward import SehReward
 

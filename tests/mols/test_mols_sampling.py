@@ -8,14 +8,7 @@ import torch
 from scipy import stats
 
 from mols.envs.fragments import STOP, concatenate, rows_of
-from mols.sampling import (
-    BELOW_ONE,
-    Transitions,
-    distinct,
-    draw,
-    sample_trajectories,
-    taken_log_pb,
-)
+from mols.sampling import BELOW_ONE, Transitions, distinct, draw, sample_trajectories, taken_log_pb
 
 COEFFICIENTS = (1.0, 2.0)
 LARGEST_BELOW_ONE = 1 - 2.0**-53

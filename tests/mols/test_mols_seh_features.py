@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models.seh_features import N_FEATURES, Featuriser, atom_features, collate, featurise
 
 ROOT = Path(__file__).resolve().parents[2]

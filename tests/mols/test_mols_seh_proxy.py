@@ -17,7 +17,7 @@ from rdkit import Chem
 from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models import seh_proxy
 from mols.models.seh_features import atom_features, featurise
 from mols.models.seh_proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main

@@ -9,8 +9,8 @@ from rdkit import Chem
 from scipy.stats import spearmanr
 from shared_data import SHARED, needs
 
+from mols.common.run_folder import ExperimentError
 from mols.envs.reference_molecules import read_test_set
-from mols.experiment import ExperimentError
 from mols.models.seh_features import atom_features, featurise
 from mols.models.seh_proxy import WEIGHTS_FILE, load_proxy
 from mols.models.seh_surrogate import CHUNK, N_LAYERS, N_QUERIES, N_TYPES, WEIGHTS, SehSurrogate, SurrogateNetwork

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mols.experiment import ExperimentError
+from mols.common.run_folder import ExperimentError
 from mols.models.structures import read_structures
 
 WATER = {

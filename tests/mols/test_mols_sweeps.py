@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import mols
-from mols import collect, settings
-from mols.experiment import ExperimentError, flatten
-from mols.suite import RESULTS_VERSIONS
+from mols import settings
+from mols.analysis import collect
+from mols.common.run_folder import ExperimentError, flatten
+from mols.suite import IDENTITY, RESULTS_VERSIONS
 from mols.tasks import qm9, seh_frag
 
 ROOT = Path(mols.__file__).resolve().parents[1]
@@ -145,7 +146,7 @@ def test_runs_that_are_measured_are_left_out(tmp_path):
         measured = [config for name in names for config in configs(f"{name}.sh", **choice)[1:]]
         with (tmp_path / "mols" / "results" / f"{names[0].split('_')[-1]}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow([*collect.IDENTITY, *fields, "step", "trajectories", "results_version"])
+            writer.writerow([*IDENTITY, *fields, "step", "trajectories", "results_version"])
             for config in measured:
                 run = [*collect.identity(flatten(config.to_dict())).values(), *(config[field] for field in fields)]
                 version = RESULTS_VERSIONS[config.algo]

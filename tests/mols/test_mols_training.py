@@ -9,8 +9,8 @@ import torch
 
 from mols import agent as agents
 from mols import learning
-from mols.algorithm import train_step, update_backward, update_forward
-from mols.backward_loss import ema_update, uniform_deviation
+from mols.common.algorithm import train_step, update_backward, update_forward
+from mols.common.backward_loss import ema_update, uniform_deviation
 from mols.evaluation import sorted_modes
 from mols.sampling import estimated_log_prob
 from mols.tasks.seh_frag import THRESHOLDS

@@ -1,0 +1,1 @@
+"""How to learn and how to keep a run: the same in every suite."""
