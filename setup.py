@@ -9,7 +9,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["hypergrid*", "bitseq*", "mols*"]),
     package_dir={"": "."},
-    package_data={"": ["*.md", "*.sh", "sweeps/*.sh", "results/*", "references.bib", "data/*"]},
+    package_data={"": ["*.md", "*.sh", "sweeps/*.sh", "results/*", "*.bib", "*.pt", "*.csv"]},
     # The versions of requirements.txt, so that this file alone installs the same set.
     install_requires=[
         "absl-py==2.5.1",

@@ -22,11 +22,12 @@ from copy import copy
 import torch
 
 from bitseq import settings
-from bitseq.agent import QAgent, make_agent
+from bitseq.agents.base import LearningAgent
+from bitseq.agents.dqn import QAgent
+from bitseq.agents.table import make_agent
 from bitseq.common import backward_loss
 from bitseq.common.algorithm import train_step
 from bitseq.common.terminal import command
-from bitseq.learning import LearningAgent
 
 APPROACHES = ("uniform", "tlm")
 WARMUP = 10  # steps before measuring; learning of the DQN objectives has started by then

@@ -31,7 +31,7 @@ def draw_run(directory: Path, agent) -> None:
 
     Args:
         directory: the run folder, with its config.json and metrics.csv.
-        agent: the trained ``bitseq.learning.LearningAgent``.
+        agent: the trained ``bitseq.agents.base.LearningAgent``.
     """
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     colour = COLOURS[config["backward_approach"]]

@@ -39,7 +39,7 @@ def run_experiment(argv: list[str]) -> None:
         print(f"{run.directory} is done")
         return
     # Seconds to import: what can be answered without them is answered before.
-    from bitseq.agent import COLUMNS, make_agent
+    from bitseq.agents.table import COLUMNS, make_agent
     from bitseq.common.algorithm import train
     from bitseq.common.tracking import Tracker
     from bitseq.plots import draw_run

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
-from bitseq.policies import ActionLogits, Policies
+from bitseq.policies.model import ActionLogits, Policies
 
 BELOW_ONE = 1 - 2.0**-50  # keeps a random number times a rounded total strictly below the total
 

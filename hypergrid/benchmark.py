@@ -26,12 +26,14 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from ml_collections import ConfigDict
 
-from hypergrid.agent import LearningAgent, QAgent, make_agent
+from hypergrid.agents.base import LearningAgent
+from hypergrid.agents.dqn import QAgent
+from hypergrid.agents.table import make_agent
 from hypergrid.common import backward_loss
 from hypergrid.common.algorithm import train_step
 from hypergrid.common.terminal import command
-from hypergrid.estimators import as_mlp
 from hypergrid.experiments.config import algo, general, hypergrid
+from hypergrid.torchgfn.estimators import as_mlp
 
 APPROACHES = ("uniform", "tlm")
 TORCHGFN = {"tb": TBGFlowNet, "db": DBGFlowNet, "subtb": SubTBGFlowNet}

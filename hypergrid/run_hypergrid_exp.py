@@ -43,7 +43,7 @@ def run_experiment(argv: list[str]) -> None:
     # torchgfn takes seconds to import: bad flags and finished runs are answered before it.
     import torch
 
-    from hypergrid.agent import COLUMNS, make_agent
+    from hypergrid.agents.table import COLUMNS, make_agent
     from hypergrid.common.algorithm import train
     from hypergrid.common.tracking import Tracker
     from hypergrid.plots import draw_run

@@ -21,11 +21,12 @@ from collections.abc import Callable
 import torch
 
 from mols import settings
-from mols.agent import QAgent, make_agent
+from mols.agents.base import LearningAgent
+from mols.agents.dqn import QAgent
+from mols.agents.table import make_agent
 from mols.common import backward_loss
 from mols.common.algorithm import train_step
 from mols.common.run_folder import ExperimentError
-from mols.learning import LearningAgent
 from mols.tasks import qm9, seh_frag
 
 APPROACHES = ("uniform", "tlm")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mols.envs.fragments import STOP, FragmentEnvironment, Trees, concatenate, rows_of
-from mols.policies import Policies
+from mols.environments.fragments import STOP, FragmentEnvironment, Trees, concatenate, rows_of
+from mols.policies.model import Policies
 
 BELOW_ONE = 1 - 2.0**-50  # keeps a random number times a rounded total strictly below the total
 

@@ -8,8 +8,9 @@ import sys
 
 from ml_collections import ConfigDict
 
-from mols import run, settings
+from mols import settings
 from mols.common.options import ANY, Option, one_of, within
+from mols.tasks import run
 
 NAME = "qm9"
 MAX_ATOMS = 16  # logits of all pairs of slots are held at once
@@ -34,10 +35,10 @@ def make_task(config: ConfigDict):
     Raises:
         ExperimentError: a file is missing or not the right one, or an option has no effect.
     """
-    from mols.data.qm9 import read_test_set
-    from mols.envs.atom_molecules import AtomMolecules
-    from mols.envs.atoms import AtomEnvironment
-    from mols.task import Task, states_of
+    from mols.agents.task import Task, states_of
+    from mols.environments.atoms import AtomEnvironment
+    from mols.molecules.atoms import AtomMolecules
+    from mols.molecules.qm9 import read_test_set
 
     environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
     molecules, reward = AtomMolecules(environment), _reward(config)
@@ -50,8 +51,8 @@ def make_task(config: ConfigDict):
 
 
 def _reward(config: ConfigDict):
-    from mols.gap_reward import GapReward
-    from mols.own_reward import OwnReward
+    from mols.rewards.gap.reward import GapReward
+    from mols.rewards.own import OwnReward
 
     if "reward" in config:
         return OwnReward.load(config.reward, exponent=config.temp)
@@ -62,7 +63,7 @@ def _network(config: ConfigDict):
     from pathlib import Path
 
     from mols.common.run_folder import ExperimentError
-    from mols.gap_reward import EmbeddedGap, MXMNetGap
+    from mols.rewards.gap.reward import EmbeddedGap, MXMNetGap
 
     if config.proxy == "mxmnet":
         if not config.proxy_weights:

@@ -7,8 +7,9 @@ import sys
 
 from ml_collections import ConfigDict
 
-from mols import run, settings
+from mols import settings
 from mols.settings import AUTO
+from mols.tasks import run
 
 NAME = "seh_frag"
 OPTIONS = settings.options_of()
@@ -24,7 +25,7 @@ def resolve(config: ConfigDict) -> None:
     Raises:
         ExperimentError: a folder that was named is not there, or lacks the file, or a file is damaged.
     """
-    from mols.models.seh_proxy import WEIGHTS_FILE
+    from mols.rewards.seh.proxy import WEIGHTS_FILE
 
     if config.proxy == AUTO:
         config.proxy = _at_hand("proxy", WEIGHTS_FILE, "original", "surrogate", config)
@@ -36,7 +37,7 @@ def resolve(config: ConfigDict) -> None:
 
 def _at_hand(option: str, file: str, published: str, otherwise: str, config: ConfigDict) -> str:
     """The value of an option: ``published`` where its file can be had."""
-    from mols.data.files import Unavailable, find
+    from mols.rewards.downloads import Unavailable, find
 
     try:
         find(file, config.data_dir or None, DOWNLOAD_S)
@@ -52,11 +53,11 @@ def make_task(config: ConfigDict):
     Raises:
         ExperimentError: a file is missing or not the right one, or an own reward is not to be had.
     """
-    from mols.data.files import find
-    from mols.envs.fragments import FragmentEnvironment
-    from mols.envs.molecules import FragmentMolecules
-    from mols.envs.reference_molecules import generated_test_set, read_test_set
-    from mols.task import Task, states_of
+    from mols.agents.task import Task, states_of
+    from mols.environments.fragments import FragmentEnvironment
+    from mols.molecules.fragments import FragmentMolecules
+    from mols.molecules.reference_set import generated_test_set, read_test_set
+    from mols.rewards.downloads import find
 
     resolve(config)
     environment = FragmentEnvironment(max_fragments=config.max_fragments, device=config.device)
@@ -76,8 +77,8 @@ def make_task(config: ConfigDict):
 
 
 def _reward(config: ConfigDict):
-    from mols.own_reward import OwnReward
-    from mols.reward import SehReward
+    from mols.rewards.own import OwnReward
+    from mols.rewards.seh.reward import SehReward
 
     if "reward" in config:
         return OwnReward.load(config.reward, exponent=config.temp)

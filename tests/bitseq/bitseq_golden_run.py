@@ -7,7 +7,7 @@ flips an action. Ten steps reach drawn batches, recent ones, copies into the tar
 import torch
 
 from bitseq import settings
-from bitseq.agent import make_agent
+from bitseq.agents.table import make_agent
 from bitseq.common.algorithm import train_step
 
 OBJECTIVES = settings.OBJECTIVES

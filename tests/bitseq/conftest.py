@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from bitseq import settings
-from bitseq.agent import make_agent
+from bitseq.agents.base import LearningAgent
+from bitseq.agents.table import make_agent
 from bitseq.common.backward_loss import APPROACHES
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import all_states
-from bitseq.learning import LearningAgent
-from bitseq.policies import FixedBackward, Policies
+from bitseq.policies.model import FixedBackward, Policies
 from bitseq.sampling import Transitions
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")

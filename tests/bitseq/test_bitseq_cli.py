@@ -16,7 +16,8 @@ import torch
 from matplotlib.figure import Figure
 
 import bitseq
-from bitseq import learning, plots, settings
+from bitseq import plots, settings
+from bitseq.agents import base as learning
 from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
 from bitseq.run import main
 
@@ -189,7 +190,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path, no_pictures, c
 
 
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, monkeypatch, capsys):
-    from bitseq.agent import BalanceAgent
+    from bitseq.agents.balance import BalanceAgent
 
     forward_loss, steps = BalanceAgent.forward_loss, []
 

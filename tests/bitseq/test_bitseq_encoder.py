@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from bitseq import encoder, kernels
-from bitseq.attention import LANES
-from bitseq.transformer import encode, is_compiled
+from bitseq.kernels import encoder
+from bitseq.kernels import primitives as kernels
+from bitseq.kernels.attention import LANES
+from bitseq.policies.transformer import encode, is_compiled
 
 # (strings, tokens, heads, features of a head, feed-forward width, layers); LANES / heads strings are a block.
 SIZES = {

@@ -9,7 +9,7 @@ from torch import nn
 
 from bitseq import evaluation
 from bitseq.evaluation import all_states, estimated_log_prob, exact_distribution, true_distribution
-from bitseq.policies import MASKED, ActionLogits, FixedBackward
+from bitseq.policies.model import MASKED, ActionLogits, FixedBackward
 from bitseq.sampling import BELOW_ONE
 
 

@@ -4,8 +4,8 @@ import pytest
 from bitseq_golden_run import golden_run
 from golden import require_unchanged
 
-from bitseq import transformer
 from bitseq.common.algorithm import train_step
+from bitseq.policies import transformer
 
 
 def test_what_is_computed_is_unchanged(objective, approach):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bitseq import transformer
-from bitseq.transformer import encode
+from bitseq.policies import transformer
+from bitseq.policies.transformer import encode
 
 # (strings, tokens, heads, width, feed-forward width, layers)
 LARGE, SMALL = (24, 5, 8, 24, 9, 2), (3, 5, 2, 6, 7, 2)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from bitseq import evaluation, learning
-from bitseq.agent import COLUMNS
+from bitseq import evaluation
+from bitseq.agents import base as learning
+from bitseq.agents.table import COLUMNS
 from bitseq.common.algorithm import train_step
-from bitseq.policies import FixedBackward
+from bitseq.policies.model import FixedBackward
 from bitseq.run import main
 
 ALWAYS = {"pb_deviation", "log_z", "modes_found", "mean_reward", "mean_log_reward"}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bitseq import normaliser
-from bitseq.normaliser import linear_logsumexp
+from bitseq.kernels import normaliser
+from bitseq.kernels.normaliser import linear_logsumexp
 
 
 def layer_and_inputs(n_inputs, n_outputs, shape, scale=1.0, dtype=torch.float32):

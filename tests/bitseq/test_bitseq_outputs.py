@@ -12,12 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import bitseq
-from bitseq import benchmark, environment, plots, settings, transformer
-from bitseq.agent import COLUMNS, make_agent
+from bitseq import benchmark, environment, plots, settings
+from bitseq.agents.table import COLUMNS, make_agent
 from bitseq.analysis import collect, report
 from bitseq.analysis.labels import COLOURS
 from bitseq.common.algorithm import train_step
 from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
+from bitseq.policies import transformer
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent

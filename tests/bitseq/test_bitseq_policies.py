@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from bitseq import evaluation, transformer
+from bitseq import evaluation
 from bitseq.common.algorithm import train_step
 from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
-from bitseq.policies import MASKED, FixedBackward, LearnedBackward, parameters_of
+from bitseq.policies import transformer
+from bitseq.policies.model import MASKED, FixedBackward, LearnedBackward, parameters_of
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy == "learned"]
 SIZES = [(8, 2), (8, 4), (8, 8)]

@@ -12,8 +12,8 @@ import torch
 
 import bitseq
 from bitseq import plots
+from bitseq.agents.base import LearningAgent
 from bitseq.common import provenance
-from bitseq.learning import LearningAgent
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent

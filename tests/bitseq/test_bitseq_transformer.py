@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from bitseq import transformer
-from bitseq.transformer import Trunk, encode, is_compiled, sinusoidal_positions
+from bitseq.policies import transformer
+from bitseq.policies.transformer import Trunk, encode, is_compiled, sinusoidal_positions
 
 WIDTH, HEADS, FF_WIDTH = 16, 4, 24  # all different, and different from the numbers of rows and tokens
 STATES = torch.tensor([[0, 7, 6, 3], [7, 7, 7, 7], [1, 2, 3, 4]])  # 7 words, 7 is empty, 8 the begin token

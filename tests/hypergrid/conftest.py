@@ -12,7 +12,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from hypergrid.agent import AGENTS, SamplingAgent
+from hypergrid.agents.base import SamplingAgent
+from hypergrid.agents.table import AGENTS
 from hypergrid.common.backward_loss import APPROACHES
 from hypergrid.common.randomness import Streams
 from hypergrid.environment import GridEnvironment

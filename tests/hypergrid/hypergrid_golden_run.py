@@ -3,7 +3,7 @@
 import torch
 from ml_collections import ConfigDict
 
-from hypergrid.agent import make_agent
+from hypergrid.agents.table import make_agent
 from hypergrid.common.algorithm import train_step
 from hypergrid.experiments.config import algo, general, hypergrid
 

@@ -223,7 +223,7 @@ def test_an_existing_run_is_refused_and_a_finished_one_not_repeated(tmp_path, ca
 
 
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, monkeypatch, capsys):
-    from hypergrid.agent import BalanceAgent
+    from hypergrid.agents.balance import BalanceAgent
 
     forward_loss, steps = BalanceAgent.forward_loss, []
 

@@ -172,7 +172,7 @@ def test_a_users_file_that_fails_in_several_lines_is_answered_in_one(tmp_path, c
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from hypergrid.agent import BalanceAgent
+    from hypergrid.agents.balance import BalanceAgent
 
     def interrupt(agent, batch):
         raise KeyboardInterrupt

@@ -12,9 +12,9 @@ import hypergrid
 from hypergrid import plots
 from hypergrid.analysis import collect, report
 from hypergrid.common.run_folder import ExperimentError
-from hypergrid.estimators import _load_agent
 from hypergrid.evaluation import forward_probabilities
 from hypergrid.run_hypergrid_exp import main
+from hypergrid.torchgfn.estimators import _load_agent
 
 CONFIGS = Path(hypergrid.__file__).parent / "experiments" / "config"
 

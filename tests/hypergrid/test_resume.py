@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hypergrid
-from hypergrid.learning import SamplingAgent
+from hypergrid.agents.base import SamplingAgent
 from hypergrid.run_hypergrid_exp import main
 
 SUITE = Path(hypergrid.__file__).parent

@@ -1,9 +1,9 @@
-"""Graphs of atoms by plain Python, beside the tensors of mols/envs/atoms.py: moves and all states."""
+"""Graphs of atoms by plain Python, beside the tensors of mols/environments/atoms.py: moves and all states."""
 
 from itertools import combinations
 from typing import NamedTuple
 
-from mols.envs.atoms import AtomEnvironment, Graphs
+from mols.environments.atoms import AtomEnvironment, Graphs
 
 CAPACITY = {"C": 4, "N": 3, "O": 2, "F": 1}
 CHARGE, CHIRALITY, HYDROGENS, NO_IMPLICIT = range(4)

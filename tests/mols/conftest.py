@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from mols import settings
-from mols.agent import make_agent
+from mols.agents.base import LearningAgent
+from mols.agents.table import make_agent
 from mols.common.backward_loss import APPROACHES
-from mols.envs.fragments import FragmentEnvironment, Trees, rows_of
-from mols.envs.vocabulary import Fragment
-from mols.learning import LearningAgent
-from mols.policies import Policies
-from mols.reward import Scores
+from mols.environments.fragments import FragmentEnvironment, Trees, rows_of
+from mols.environments.vocabulary import Fragment
+from mols.policies.model import Policies
+from mols.rewards.base import Scores
 from mols.tasks import seh_frag
 
 SMALL = (Fragment("F", (0,)), Fragment("CN", (0, 1)), Fragment("CCS", (0, 1, 2)))

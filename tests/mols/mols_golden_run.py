@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import torch
 
 from mols import settings
-from mols.agent import make_agent
+from mols.agents.table import make_agent
+from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
-from mols.envs.atoms import AtomEnvironment
-from mols.envs.fragments import FragmentEnvironment
-from mols.envs.vocabulary import Fragment
-from mols.reward import Scores
-from mols.task import Task
+from mols.environments.atoms import AtomEnvironment
+from mols.environments.fragments import FragmentEnvironment
+from mols.environments.vocabulary import Fragment
+from mols.rewards.base import Scores
 from mols.tasks import qm9, seh_frag
 
 OBJECTIVES = settings.OBJECTIVES

@@ -10,11 +10,13 @@ import torch
 from shared_data import SHARED, needs
 
 import mols
-from mols import learning, plots, reward
+from mols import plots
+from mols.agents import base as learning
 from mols.common import provenance
 from mols.common.run_folder import read_metrics
-from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy, load_proxy
-from mols.reward import SehReward
+from mols.rewards import base as reward
+from mols.rewards.seh.proxy import WEIGHTS_FILE, SehProxy, load_proxy
+from mols.rewards.seh.reward import SehReward
 from mols.tasks import seh_frag
 
 SUITE = Path(mols.__file__).parent

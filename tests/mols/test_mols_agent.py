@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mols import agent as agents
-from mols import learning
+from mols.agents import base as learning
+from mols.agents import table as agents
 from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update
 

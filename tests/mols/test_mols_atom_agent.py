@@ -8,14 +8,15 @@ from rdkit import Chem
 from small_runs import assert_same
 from test_mols_agent import assert_moves_by_the_table
 
-from mols import learning, settings
-from mols.agent import columns, make_agent
+from mols import settings
+from mols.agents import base as learning
+from mols.agents.table import columns, make_agent
+from mols.agents.task import Task
 from mols.common.algorithm import train_step
-from mols.envs.atom_molecules import AtomMolecules
-from mols.envs.atoms import AtomEnvironment, Graphs
-from mols.envs.fragments import concatenate
-from mols.gap_reward import GapReward
-from mols.task import Task
+from mols.environments.atoms import AtomEnvironment, Graphs
+from mols.environments.fragments import concatenate
+from mols.molecules.atoms import AtomMolecules
+from mols.rewards.gap.reward import GapReward
 from mols.tasks import qm9
 
 SMALL = ["--width=16", "--n_layers=1", "--n_heads=1", "--batch_size=8", "--max_atoms=4", "--device=cpu"]

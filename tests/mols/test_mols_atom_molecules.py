@@ -8,12 +8,12 @@ import pytest
 import torch
 from rdkit import Chem
 
-from mols.envs.atom_molecules import AtomMolecules
-from mols.envs.atom_moves import ATOM, BOND
-from mols.envs.atom_vocabulary import CHIRALITY, HYDROGENS, NO_IMPLICIT, AtomVocabulary
-from mols.envs.atoms import AtomEnvironment
-from mols.envs.fragments import concatenate, rows_of
-from mols.envs.reference_molecules import random_finished_states
+from mols.environments.atom_moves import ATOM, BOND
+from mols.environments.atom_vocabulary import CHIRALITY, HYDROGENS, NO_IMPLICIT, AtomVocabulary
+from mols.environments.atoms import AtomEnvironment
+from mols.environments.fragments import concatenate, rows_of
+from mols.molecules.atoms import AtomMolecules
+from mols.molecules.reference_set import random_finished_states
 
 # Of QM9's molecules (qm9pack 1.0.3) of n = 1..8 heavy atoms, in its order, every (count // 48)th up to 48 for each n;
 # then, for each multiset of charged atoms, the first 8.

@@ -8,11 +8,11 @@ import torch
 from atom_graphs import Graph, reachable, to_tensors
 
 from mols.common.run_folder import ExperimentError
-from mols.envs.atom_moves import ATOM, ATTRIBUTE, BOND
-from mols.envs.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, AtomVocabulary
-from mols.envs.atoms import AtomEnvironment, Graphs
-from mols.envs.fragments import concatenate, rows_of
-from mols.models.graph_transformer import GraphTransformer
+from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND
+from mols.environments.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, AtomVocabulary
+from mols.environments.atoms import AtomEnvironment, Graphs
+from mols.environments.fragments import concatenate, rows_of
+from mols.policies.graph_transformer import GraphTransformer
 
 BARE = AtomVocabulary(charges=(0,), chiralities=(0,), hydrogens=(0,), no_implicit=(False,))
 # Pieces of the vocabulary and numbers of atoms, small enough for all of their states.

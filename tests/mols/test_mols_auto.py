@@ -9,12 +9,12 @@ import urllib.request
 import pytest
 from small_runs import command, only_run, quicken, refused, stand_in, without_pictures
 
-from mols import run, settings
-from mols.data import files
-from mols.data.files import Unavailable, find
-from mols.models.seh_proxy import WEIGHTS_FILE
-from mols.models.seh_surrogate import SehSurrogate
-from mols.tasks import seh_frag
+from mols import settings
+from mols.rewards import downloads as files
+from mols.rewards.downloads import Unavailable, find
+from mols.rewards.seh.proxy import WEIGHTS_FILE
+from mols.rewards.seh.surrogate import SehSurrogate
+from mols.tasks import run, seh_frag
 
 AUTO = ["--proxy=auto", "--test_set=auto", "--n=2", "--corr_every=1"]
 
@@ -27,7 +27,7 @@ def machine(tmp_path, monkeypatch):
     without_pictures(monkeypatch)
     monkeypatch.delenv("GFLOWNET_TLM_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("mols.envs.reference_molecules.read_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"])
+    monkeypatch.setattr("mols.molecules.reference_set.read_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"])
     state = {"here": [], "asked": []}
 
     def look(name, data_dir=None, seconds=None):
@@ -112,7 +112,7 @@ def test_a_run_with_the_published_network_says_what_it_needs_to_go_on(machine, t
     def load(*_, **__):
         raise Unavailable(f"{WEIGHTS_FILE} is nowhere", "fetch it")
 
-    monkeypatch.setattr("mols.reward.SehReward.load", load)
+    monkeypatch.setattr("mols.rewards.base.SehReward.load", load)
     capsys.readouterr()
     refused(argv, f"{WEIGHTS_FILE} is nowhere: fetch it", tmp_path, capsys)
     assert chosen(tmp_path)[0] == "original"

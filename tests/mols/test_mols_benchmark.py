@@ -9,10 +9,11 @@ from small_runs import command, quicken
 from torch.nn.functional import linear
 
 from mols import benchmark, settings
-from mols.agent import QAgent, make_agent
+from mols.agents.dqn import QAgent
+from mols.agents.table import make_agent
 from mols.common.algorithm import train_step
-from mols.models import graph_transformer
-from mols.models.graph_transformer import Layer
+from mols.policies import graph_transformer
+from mols.policies.graph_transformer import Layer
 from mols.tasks import seh_frag
 
 

@@ -28,10 +28,11 @@ from small_runs import (
     without_pictures,
 )
 
-from mols import learning, plots, settings
+from mols import plots, settings
+from mols.agents import base as learning
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
-from mols.data import files
-from mols.models.seh_proxy import WEIGHTS_FILE
+from mols.rewards import downloads as files
+from mols.rewards.seh.proxy import WEIGHTS_FILE
 from mols.tasks import seh_frag
 from mols.tasks.seh_frag import main
 
@@ -209,7 +210,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path, no_pictures, c
 
 
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(tmp_path, monkeypatch, capsys):
-    from mols.agent import BalanceAgent
+    from mols.agents.balance import BalanceAgent
 
     forward_loss, steps = BalanceAgent.forward_loss, []
 

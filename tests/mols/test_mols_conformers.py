@@ -11,8 +11,8 @@ from rdkit.Chem import rdDistGeom
 from rdkit.Chem.rdForceFieldHelpers import MMFFGetMoleculeForceField, MMFFGetMoleculeProperties
 
 import mols
-from mols.models import conformers
-from mols.models.conformers import ConformerMap, conformer
+from mols.molecules import conformers
+from mols.molecules.conformers import ConformerMap, conformer
 
 SMILES = ["CCO", "C", "N#CC=O", "CC(N)C(C)O", "Nc1cnoc1", "C[NH3+]", "CCCCCO", "O=CNC1CC1"]
 

@@ -15,9 +15,9 @@ import pytest
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.data import files
-from mols.data.files import FILES, DataFile, find
-from mols.data.restricted_pickle import load_arrays
+from mols.rewards import downloads as files
+from mols.rewards.downloads import FILES, DataFile, find
+from mols.rewards.seh.restricted_pickle import load_arrays
 
 CONTENT = b"weights" * 100_000  # several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -15,15 +15,18 @@ import torch
 from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
-from mols import plots, sample
+from mols import plots
 from mols.common.run_folder import ExperimentError
-from mols.data import csv_files, qm9, qm9_best
-from mols.data.csv_files import read_columns, require_writable, write_table
-from mols.models import mxmnet, seh_proxy, training
-from mols.models.mxmnet_graph import ELEMENTS
-from mols.models.structures import read_structures
-from mols.models.surrogate_molecules import read as read_part
-from mols.tasks import seh_frag
+from mols.molecules import csv_files, qm9
+from mols.molecules.csv_files import read_columns, require_writable, write_table
+from mols.molecules.structures import read_structures
+from mols.proxy_training import training
+from mols.proxy_training.surrogate_molecules import read as read_part
+from mols.rewards.gap import best as qm9_best
+from mols.rewards.mxmnet import network as mxmnet
+from mols.rewards.mxmnet.graph import ELEMENTS
+from mols.rewards.seh import proxy as seh_proxy
+from mols.tasks import sample, seh_frag
 
 ROOT = Path(__file__).resolve().parents[2]
 

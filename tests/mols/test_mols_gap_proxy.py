@@ -11,10 +11,10 @@ from rdkit import Chem
 from torch.nn.functional import layer_norm, silu
 
 from mols.common.run_folder import ExperimentError
-from mols.data.qm9 import EV_PER_HARTREE, read_test_set
-from mols.models import gap_proxy
-from mols.models.gap_features import N_ATOM_FEATURES, N_PAIR_FEATURES, collate, featurise
-from mols.models.gap_proxy import CHUNK, SHA256, WEIGHTS, GapNetwork, GapProxy
+from mols.molecules.qm9 import EV_PER_HARTREE, read_test_set
+from mols.rewards.gap import proxy as gap_proxy
+from mols.rewards.gap.features import N_ATOM_FEATURES, N_PAIR_FEATURES, collate, featurise
+from mols.rewards.gap.proxy import CHUNK, SHA256, WEIGHTS, GapNetwork, GapProxy
 
 BOUND = 0.07  # eV, of the mean absolute error on the test set, most of which was trained on
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from rdkit import Chem
 
-from mols import gap_reward
+from mols.agents.task import Task
 from mols.common.run_folder import ExperimentError
-from mols.data.qm9 import read_test_set
-from mols.gap_reward import EmbeddedGap, GapReward, MXMNetGap
-from mols.models.gap_proxy import GapProxy
-from mols.models.structures import Structure
-from mols.task import Task
+from mols.molecules.qm9 import read_test_set
+from mols.molecules.structures import Structure
+from mols.rewards.gap import reward as gap_reward
+from mols.rewards.gap.proxy import GapProxy
+from mols.rewards.gap.reward import EmbeddedGap, GapReward, MXMNetGap
 
 NONE = float("nan")
 

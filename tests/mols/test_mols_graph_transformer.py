@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import leaky_relu, linear
 
-from mols.envs.fragments import Trees, concatenate, rows_of
-from mols.models import graph_transformer
-from mols.models.compiled_graphs import CompiledGraphs
-from mols.models.graph_transformer import GraphTransformer, Layer
-from mols.models.grouped_graphs import Group, GroupedGraphs, attention, messages
+from mols.environments.fragments import Trees, concatenate, rows_of
+from mols.kernels.compiled_graphs import CompiledGraphs
+from mols.kernels.grouped_graphs import Group, GroupedGraphs, attention, messages
+from mols.policies import graph_transformer
+from mols.policies.graph_transformer import GraphTransformer, Layer
 
 WIDTH, HEADS, CONDITIONS = 6, 2, 5  # all different
 VIRTUAL = "virtual"  # the token that is not a slot

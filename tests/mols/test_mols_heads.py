@@ -12,10 +12,10 @@ import torch
 from atom_graphs import Graph, reachable, to_tensors
 
 from mols.common.backward_loss import uniform_deviation, uniform_log_pb
-from mols.envs.atom_vocabulary import AtomVocabulary
-from mols.envs.atoms import AtomEnvironment, Graphs
-from mols.envs.fragments import STOP, concatenate, rows_of
-from mols.heads import AtomHeads, FragmentHeads, heads_of
+from mols.environments.atom_vocabulary import AtomVocabulary
+from mols.environments.atoms import AtomEnvironment, Graphs
+from mols.environments.fragments import STOP, concatenate, rows_of
+from mols.policies.heads import AtomHeads, FragmentHeads, heads_of
 from mols.sampling import estimated_log_prob, sample_trajectories
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
-from mols.envs.fragments import STOP, Trees
+from mols.environments.fragments import STOP, Trees
 
 BALANCE = ("tb", "db", "subtb")
 

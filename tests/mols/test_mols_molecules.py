@@ -9,10 +9,10 @@ from rdkit import Chem
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.envs.fragments import FragmentEnvironment, Trees, concatenate, rows_of
-from mols.envs.molecules import FragmentMolecules, join
-from mols.envs.reference_molecules import generated_test_set, random_finished_states, read_test_set
-from mols.envs.vocabulary import FRAGMENTS, Fragment
+from mols.environments.fragments import FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.vocabulary import FRAGMENTS, Fragment
+from mols.molecules.fragments import FragmentMolecules, join
+from mols.molecules.reference_set import generated_test_set, random_finished_states, read_test_set
 
 TEST_SET = "seh_test_set.csv"
 # Fragments of which a molecule can be made in several ways.

@@ -16,10 +16,10 @@ from shared_data import SHARED, needs
 from torch.nn.functional import silu
 
 from mols.common.run_folder import ExperimentError
-from mols.models.mxmnet import CHUNK, MXMNet
-from mols.models.mxmnet_basis import _bessel_constants
-from mols.models.mxmnet_graph import ELEMENTS
-from mols.models.structures import Structure, read_structures
+from mols.molecules.structures import Structure, read_structures
+from mols.rewards.mxmnet.basis import _bessel_constants
+from mols.rewards.mxmnet.graph import ELEMENTS
+from mols.rewards.mxmnet.network import CHUNK, MXMNet
 
 REFERENCE, PARAMETERS = SHARED / "mxmnet_reference.json", SHARED / "mxmnet_parameters.csv"
 needs_data = needs(REFERENCE.name, PARAMETERS.name)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mols.models.mxmnet import MXMNet, main
-from mols.models.mxmnet_graph import ELEMENTS
-from mols.models.structures import read_structures
+from mols.molecules.structures import read_structures
+from mols.rewards.mxmnet.graph import ELEMENTS
+from mols.rewards.mxmnet.network import MXMNet, main
 
 ROOT = Path(__file__).resolve().parents[2]
 WATER = {
@@ -55,7 +55,16 @@ def test_the_command_writes_a_row_for_each_molecule(given, tmp_path, network, ca
 
 def test_the_command_as_it_is_typed(given, tmp_path, network):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "mols.models.mxmnet", "in.json", "--weights", "weights.pt", "--out", "raw.csv"]
+    command = [
+        sys.executable,
+        "-m",
+        "mols.rewards.mxmnet.network",
+        "in.json",
+        "--weights",
+        "weights.pt",
+        "--out",
+        "raw.csv",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2 molecules in raw.csv\n", "")
     require_written(tmp_path, network)

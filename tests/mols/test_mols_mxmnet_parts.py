@@ -9,7 +9,8 @@ import torch
 from scipy.special import eval_legendre, spherical_jn
 
 from mols.common.run_folder import ExperimentError
-from mols.models.mxmnet_basis import (
+from mols.molecules.structures import Structure
+from mols.rewards.mxmnet.basis import (
     N_RADIAL,
     N_SPHERICAL,
     N_SPHERICAL_RADIAL,
@@ -18,8 +19,7 @@ from mols.models.mxmnet_basis import (
     envelope,
     radial_part,
 )
-from mols.models.mxmnet_graph import collate, edge_vectors, members, near_pairs, one_hop_angles, two_hop_angles
-from mols.models.structures import Structure
+from mols.rewards.mxmnet.graph import collate, edge_vectors, members, near_pairs, one_hop_angles, two_hop_angles
 
 CUTOFF = 5.0
 DISTANCES = np.array([0.1, 0.5, 0.96, 1.09, 1.54, 2.7, 4.0, 4.999])

@@ -5,10 +5,9 @@ import torch
 from enumeration import Solution
 from torch import nn
 
-from mols.agent import huber
+from mols.agents.base import Batch, huber
 from mols.common import objectives
-from mols.envs.fragments import STOP
-from mols.learning import Batch
+from mols.environments.fragments import STOP
 from mols.sampling import taken_log_pb
 
 BACKWARD = ("uniform", "random")

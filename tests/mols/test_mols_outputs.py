@@ -8,7 +8,7 @@ import pytest
 from small_runs import command, only_run, quicken, stand_in, without_pictures
 
 from mols import plots, settings
-from mols.agent import columns
+from mols.agents.table import columns
 from mols.analysis import collect, report
 from mols.analysis.labels import COLOURS
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics

@@ -7,7 +7,7 @@ import sys
 import pytest
 from small_runs import command, only_run, quicken, refused, without_pictures
 
-from mols.own_function import load_function
+from mols.rewards.own_function import load_function
 from mols.tasks import seh_frag
 
 SCORE = "def score(smiles):\n    return [1.0] * len(smiles)\n"

@@ -25,13 +25,13 @@ from small_runs import (
     without_pictures,
 )
 
-from mols import plots, sample, settings
+from mols import plots, settings
+from mols.agents.base import LearningAgent
 from mols.common.run_folder import ExperimentError, read_metrics
-from mols.learning import LearningAgent
-from mols.own_function import OwnFunction, load_function
-from mols.own_reward import OwnReward
-from mols.own_state import OwnState
-from mols.tasks import qm9, seh_frag
+from mols.rewards.own import OwnReward
+from mols.rewards.own_function import OwnFunction, load_function
+from mols.rewards.own_state import OwnState
+from mols.tasks import qm9, sample, seh_frag
 
 LENGTH = "def score(smiles):\n    return [len(text) / 50 for text in smiles]\n"
 OWN = shlex.split("--proxy auto --reward mine:score")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_runs import command, metrics_without_time, only_run, quicken, without_pictures
 
-from mols.own_state import SETTINGS, OwnState
+from mols.rewards.own_state import SETTINGS, OwnState
 from mols.tasks import seh_frag
 
 DISTURBANCES = {

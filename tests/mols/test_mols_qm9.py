@@ -8,8 +8,8 @@ import pytest
 from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
-from mols.data import qm9
-from mols.data.qm9 import Qm9, main, read, read_test_set, rows_of_test_set, write_test_set
+from mols.molecules import qm9
+from mols.molecules.qm9 import Qm9, main, read, read_test_set, rows_of_test_set, write_test_set
 
 needs_qm9 = pytest.mark.skipif(find_spec(qm9.PACKAGE) is None, reason="the extra qm9 is not installed")
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mols.data import qm9, qm9_best
-from mols.data.qm9_best import main
+from mols.molecules import qm9
+from mols.rewards.gap import best as qm9_best
+from mols.rewards.gap.best import main
 
 
 @pytest.fixture

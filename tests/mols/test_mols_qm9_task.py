@@ -16,11 +16,13 @@ from small_runs import SUITE, command, metrics_without_time, only_run, refused, 
 from test_mols_benchmark import require_table
 from test_mols_fields import EVERYWHERE, OWN
 
-from mols import benchmark, gap_reward, learning, settings
+from mols import benchmark, settings
+from mols.agents import base as learning
 from mols.common import provenance
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
-from mols.data import qm9 as data
-from mols.models.mxmnet import MXMNet
+from mols.molecules import qm9 as data
+from mols.rewards.gap import reward as gap_reward
+from mols.rewards.mxmnet.network import MXMNet
 from mols.tasks import qm9, seh_frag
 from mols.tasks.qm9 import main
 

@@ -20,8 +20,8 @@ from small_runs import (
     without_pictures,
 )
 
-from mols.data import files
-from mols.models.seh_proxy import WEIGHTS_FILE
+from mols.rewards import downloads as files
+from mols.rewards.seh.proxy import WEIGHTS_FILE
 from mols.tasks import seh_frag
 
 TEST_SET = "seh_test_set.csv"
@@ -217,7 +217,7 @@ def test_set(monkeypatch):
     without_pictures(monkeypatch)
 
     def new(*smiles):
-        monkeypatch.setattr("mols.envs.reference_molecules.generated_test_set", lambda *_: list(smiles))
+        monkeypatch.setattr("mols.molecules.reference_set.generated_test_set", lambda *_: list(smiles))
 
     return new
 

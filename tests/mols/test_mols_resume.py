@@ -20,7 +20,7 @@ from small_runs import (
 )
 
 from mols import plots
-from mols.learning import LearningAgent
+from mols.agents.base import LearningAgent
 from mols.tasks.seh_frag import main
 
 

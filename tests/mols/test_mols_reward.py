@@ -8,8 +8,8 @@ from rdkit import Chem
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.models.seh_proxy import WEIGHTS_FILE, SehProxy
-from mols.reward import SehReward
+from mols.rewards.seh.proxy import WEIGHTS_FILE, SehProxy
+from mols.rewards.seh.reward import SehReward
 
 
 class Recorder:

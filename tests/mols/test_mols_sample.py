@@ -14,9 +14,9 @@ from rdkit import Chem
 from rdkit.Chem import QED, Descriptors
 from small_runs import command, contents, only_run, quicken, stand_in, without_pictures
 
-from mols import plots, sample
+from mols import plots
 from mols.evaluation import fingerprint, is_unlike
-from mols.tasks import qm9, seh_frag
+from mols.tasks import qm9, sample, seh_frag
 
 QM9 = "--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 2 --max_atoms 4 --corr_every 0 --device cpu --algo dqn"
 

@@ -13,7 +13,7 @@ import pytest
 from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
-from mols.models.seh_features import N_FEATURES, Featuriser, atom_features, collate, featurise
+from mols.rewards.seh.features import N_FEATURES, Featuriser, atom_features, collate, featurise
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,7 +144,7 @@ def test_a_worker_that_dies_is_said():
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import multiprocessing, time\nfrom rdkit import Chem\nfrom mols.models.seh_features import Featuriser\n"
+        "import multiprocessing, time\nfrom rdkit import Chem\nfrom mols.rewards.seh.features import Featuriser\n"
         "if __name__ == '__main__':\n"
         "    Featuriser(workers=1)([Chem.MolFromSmiles('CCO')])\n"
         "    print(multiprocessing.active_children()[0].pid, flush=True)\n"

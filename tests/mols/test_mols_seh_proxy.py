@@ -18,9 +18,9 @@ from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
 
 from mols.common.run_folder import ExperimentError
-from mols.models import seh_proxy
-from mols.models.seh_features import atom_features, featurise
-from mols.models.seh_proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main
+from mols.rewards.seh import proxy as seh_proxy
+from mols.rewards.seh.features import atom_features, featurise
+from mols.rewards.seh.proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_data = needs("seh_reference.json", seh_proxy.WEIGHTS_FILE)
@@ -273,7 +273,7 @@ def test_a_data_folder_that_is_not_there_is_said(tmp_path, capsys):
 def test_the_command_as_it_is_typed(tmp_path):
     reference = json.loads((SHARED / "seh_reference.json").read_text())["molecules"]
     (tmp_path / "in.csv").write_text("smiles\n" + "".join(f"{one['smiles']}\n" for one in reference))
-    command = [sys.executable, "-m", "mols.models.seh_proxy", "in.csv", "--out", "raw.csv", "--data_dir", str(SHARED)]
+    command = [sys.executable, "-m", "mols.rewards.seh.proxy", "in.csv", "--out", "raw.csv", "--data_dir", str(SHARED)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{len(reference)} molecules in raw.csv\n", "")

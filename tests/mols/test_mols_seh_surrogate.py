@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.envs.reference_molecules import read_test_set
-from mols.models.seh_features import atom_features, featurise
-from mols.models.seh_proxy import WEIGHTS_FILE, load_proxy
-from mols.models.seh_surrogate import CHUNK, N_LAYERS, N_QUERIES, N_TYPES, WEIGHTS, SehSurrogate, SurrogateNetwork
+from mols.molecules.reference_set import read_test_set
+from mols.rewards.seh.features import atom_features, featurise
+from mols.rewards.seh.proxy import WEIGHTS_FILE, load_proxy
+from mols.rewards.seh.surrogate import CHUNK, N_LAYERS, N_QUERIES, N_TYPES, WEIGHTS, SehSurrogate, SurrogateNetwork
 
 SMILES = ["CCO", "O", "C.CC", "N#Cc1ccncc1", "CC(=O)Oc1ccccc1C(=O)O", "O=S(=O)(c1ccccc1)N1CCOCC1", "FC(I)=C=C"]
 

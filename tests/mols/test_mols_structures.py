@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mols.common.run_folder import ExperimentError
-from mols.models.structures import read_structures
+from mols.molecules.structures import read_structures
 
 WATER = {
     "smiles": "O",

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mols.data import qm9
-from mols.data.qm9 import Qm9, read_test_set
-from mols.models import train_gap_proxy
-from mols.models import training as rules
-from mols.models.gap_proxy import GapProxy
-from mols.models.train_gap_proxy import GapTraining, error_of, loss_of, main
-from mols.models.training import LEARNING_RATE, WARM_UP, learning_rate, smaller, split
+from mols.molecules import qm9
+from mols.molecules.qm9 import Qm9, read_test_set
+from mols.proxy_training import train_gap_proxy
+from mols.proxy_training import training as rules
+from mols.proxy_training.train_gap_proxy import GapTraining, error_of, loss_of, main
+from mols.proxy_training.training import LEARNING_RATE, WARM_UP, learning_rate, smaller, split
+from mols.rewards.gap.proxy import GapProxy
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,15 @@ import torch
 from rdkit import Chem
 from small_runs import quicken, stand_in
 
-from mols.envs.fragments import FragmentEnvironment
-from mols.envs.reference_molecules import finished_at_random, random_finished_states
-from mols.models import surrogate_molecules, train_seh_surrogate
-from mols.models import training as rules
-from mols.models.seh_features import featurise
-from mols.models.seh_surrogate import SehSurrogate
-from mols.models.surrogate_molecules import sampled, taken_apart
-from mols.models.train_seh_surrogate import Labelled, SurrogateTraining, fidelity, main
-from mols.reward import SehReward
+from mols.environments.fragments import FragmentEnvironment
+from mols.molecules.reference_set import finished_at_random, random_finished_states
+from mols.proxy_training import surrogate_molecules, train_seh_surrogate
+from mols.proxy_training import training as rules
+from mols.proxy_training.surrogate_molecules import sampled, taken_apart
+from mols.proxy_training.train_seh_surrogate import Labelled, SurrogateTraining, fidelity, main
+from mols.rewards.seh.features import featurise
+from mols.rewards.seh.reward import SehReward
+from mols.rewards.seh.surrogate import SehSurrogate
 
 PARTS = ["random.csv", "run_1.csv", "run_2.csv", "search.csv"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mols import agent as agents
-from mols import learning
+from mols.agents import base as learning
+from mols.agents import table as agents
 from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update, uniform_deviation
 from mols.evaluation import sorted_modes

@@ -1,0 +1,1 @@
+"""What a training step calls: sampling, losses, targets and evaluation of each objective."""

@@ -1,1 +1,0 @@
-"""Where data and weights come from: places, hashes, and readers that trust neither."""

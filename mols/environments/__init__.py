@@ -1,0 +1,1 @@
+"""Trees of fragments and graphs of atoms: states, legal actions, steps."""

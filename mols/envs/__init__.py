@@ -1,1 +1,0 @@
-"""The graph environments, and what turns their states into molecules and back."""

@@ -1,0 +1,1 @@
+"""The HOMO-LUMO gap reward: its network and its input."""

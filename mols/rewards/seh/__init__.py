@@ -1,0 +1,1 @@
+"""The sEH reward: the published network, its surrogate, their input."""

@@ -1,0 +1,128 @@
+"""How a run of a molecule task goes from its arguments to its pictures."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from ml_collections import ConfigDict
+
+from mols import settings
+from mols.common.run_folder import ExperimentError, Run
+from mols.common.terminal import command
+from mols.suite import RESULTS_VERSIONS
+
+SUITE = Path(__file__).resolve().parents[1]
+
+
+def main(
+    argv: list[str], name: str, groups: settings.Groups, make_task: Callable, resolve: Callable | None = None
+) -> int:
+    """Run the arguments ``argv`` of a task; returns the exit status.
+
+    Args:
+        argv: without the program's name.
+        name: of the task.
+        groups: its options.
+        make_task: configuration -> ``mols.agents.task.Task``.
+        resolve: replaces, in a configuration, what this machine decides; None: nothing.
+    """
+
+    def work() -> None:
+        config = settings.parse(argv, name, groups)
+        directory = settings.run_directory(config, groups)  # before: its name is to be the same on every machine
+        settle(config, directory, resolve)
+        run_experiment(config, directory, make_task)
+
+    return command(work, "go on with --if_exists resume")
+
+
+def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> None:
+    """Replace what a configuration leaves open by what the run folder says, else by what this machine has.
+
+    Args:
+        config: in which auto is replaced, and the source of an own reward is recorded.
+        directory: of the run.
+        resolve: as above.
+
+    Raises:
+        ExperimentError: a file or an own reward is not to be had, or the reward's source has changed.
+    """
+    recorded = {} if config.if_exists == "overwrite" else recorded_config(directory)
+    for name in ("proxy", "test_set"):
+        if config.get(name) == settings.AUTO:
+            config[name] = recorded.get(name, settings.AUTO)
+    if resolve is not None:
+        resolve(config)
+    if "reward" in config:
+        from mols.rewards.own_function import load_function
+
+        config.reward_source = load_function(config.reward).source
+        before = recorded.get("reward_source", "")
+        if config.if_exists == "resume" and before not in ("", config.reward_source) and not config.reward_changed:
+            raise ExperimentError(
+                f"the source of --reward {config.reward} has changed since {directory} began: add --reward_changed to "
+                "go on with it, the rewards that are known already being kept, or use --if_exists=overwrite"
+            )
+
+
+def recorded_config(directory: Path) -> dict[str, Any]:
+    """The configuration in a run folder; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # which ``Run`` says
+        return {}
+
+
+def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> None:
+    """Train and draw one run.
+
+    Raises:
+        ExperimentError: the run cannot start, or cannot go on.
+    """
+    run = Run(
+        directory,
+        config.to_dict(),
+        if_exists=config.if_exists,
+        flag="--if_exists",
+        suite=SUITE,
+        results_version=RESULTS_VERSIONS[config.algo],
+        free=settings.FREE_OPTIONS,
+    )
+    if run.done:
+        print(f"{run.directory} is done")
+        return
+    # Seconds to import: what can be answered without them is answered before.
+    from mols.agents.table import columns, make_agent
+    from mols.common.algorithm import train
+    from mols.common.tracking import Tracker
+    from mols.plots import draw_run
+
+    torch.set_num_threads(config.threads)
+    with closing(make_task(config)) as task, run.recorded(own := columns(task.thresholds)):
+        agent = make_agent(config, task)
+        first = run.restore(agent)
+        tracker = Tracker(
+            run.name,
+            n_steps=agent.n_steps,
+            first_step=first,
+            main_metric=own[0],
+            directory=run.directory,
+            config=run.config,
+            tensorboard=config.tensorboard,
+            wandb_project=config.wandb,
+        )
+        with tracker:
+            train(
+                agent,
+                run,
+                tracker,
+                first_step=first,
+                n_steps=agent.n_steps,
+                validation_interval=config.validate_every,
+                checkpoint_interval=config.checkpoint_every,
+            )
+        draw_run(run.directory, agent.molecules)
+    print(run.directory)
