@@ -5,8 +5,8 @@ r. With LayerNorm(h) = x, and V of a bond's type, six times
 
     h_i <- h_i + MLP(x_i, sum over bonds j-i of V(type of j-i) x_j, mean over the molecule's atoms of x_j)
 
-and attention, mean and sum over the atoms are read as the output. `proxy_training.train_seh_surrogate` made the weights,
-from molecules of this environment that the published network labelled.
+and attention, mean and sum over the atoms are read as the output. `proxy_training.train_seh_surrogate` made the
+weights, from molecules of this environment that the published network labelled.
 """
 
 from collections.abc import Sequence
