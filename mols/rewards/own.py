@@ -88,9 +88,9 @@ class OwnReward(Reward):
             raise
         except BaseException as error:  # noqa: BLE001 whatever the user's function does, sys.exit too
             return None, f"raises {said(error)}"
-        if np.ma.is_masked(returned):
-            return None, "returns an array with masked entries"
         try:
+            if np.ma.is_masked(returned):
+                return None, "returns an array with masked entries"
             values = numbers_of(returned)
         except Exception:  # noqa: BLE001 whatever its objects do
             return None, "returns no array of numbers"
