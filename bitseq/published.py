@@ -82,6 +82,7 @@ def comparisons(published: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
                 sides = [{seed: v for seed, v in side.items() if v is not None} for side in sides]
                 if all(sides):
                     low, high = spread(list(sides[1].values()), list(sides[0].values()))
+                    low = max(low, 0.0) if quantity == "modes_found" else low
                     within = all(low <= v <= high for v in sides[0].values()) if len(sides[1]) >= MIN_SEEDS else None
                     found.append([*cell, quantity, step, *sides, low, high, within])
     if not found:
@@ -125,7 +126,7 @@ def draw(published: pd.DataFrame, ours: pd.DataFrame, path: Path) -> None:
                 axis.plot(seen["step"], seen[quantity], color="black", linestyle="--", linewidth=1.2)
             axis.set(title=f"{cell[0]}, {cell[1]}: {label(cell[0], quantity)}", xlabel="iterations", xlim=(0, end))
     figure.suptitle("dashed: the published code, every seed; coloured: this suite, every seed")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
