@@ -73,5 +73,6 @@ PUBLISHED = Published(
     "step",
     {"mean_log_reward": "mean log R", "log_z": "log Z, or log F(s_0)", "modes_found": "modes found"},
     (100, 300, 600, 900),
+    averaged=("mean_log_reward",),
     window=100,
 )

@@ -45,13 +45,13 @@ def table(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def replaced(page: str, section: str) -> str:
+def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str:
     """``page`` with ``section`` between the markers. Raises ExperimentError where a marker is missing."""
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ExperimentError(f"the page lacks the markers {BEGIN} and {END}: put them in")
-    return f"{head}{BEGIN}\n\n{section}\n\n{END}{tail}"
+    head, first, rest = page.partition(begin)
+    _, last, tail = rest.partition(end)
+    if not first or not last:
+        raise ExperimentError(f"the page lacks the markers {begin} and {end}: put them in")
+    return f"{head}{begin}\n\n{section}\n\n{end}{tail}"
 
 
 def main(argv: list[str] | None = None) -> int:

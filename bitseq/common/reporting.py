@@ -98,10 +98,11 @@ class Published:
         x: trajectories or step.
         metrics: columns to compare, and what each is.
         at: values of x at which they are compared.
-        window: a value is the mean over the rows of so much x before it; 0: the row there alone.
+        averaged: columns whose value is the mean over the rows of the last ``window`` x, of others the row at x counts.
     """
 
     x: str
     metrics: dict[str, str]
     at: tuple[int, ...]
-    window: int = 0
+    averaged: tuple[str, ...] = ()
+    window: int = 1

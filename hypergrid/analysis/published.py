@@ -7,7 +7,8 @@
 ``results/published_curves.csv`` holds curves of the published code (its commit 2ebc8c8, defects that change speed only
 switched off), measured for this project. The question to each cell is whether the published value could be that of one
 more seed of ours: the 95% prediction interval of a further draw, from the mean and the standard deviation of our seeds
-(Student's t). Writes published.png and published.md beside OURS.csv (results/published_ours.csv), or into ``--out``.
+(Student's t). Writes published.png beside OURS.csv (results/published_ours.csv) and the table between its markers in
+the suite's README.md; with ``--out``, published.png and published.md into that folder.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -25,6 +26,7 @@ from ..common.reporting import Published
 from ..common.terminal import ExperimentError, command
 from ..suite import PUBLISHED
 from .labels import COLOURS
+from .report import replaced
 from .tables import OBJECTIVES, output_folder, read, read_file, versions_of
 
 matplotlib.use("Agg")
@@ -46,7 +48,8 @@ def prediction_interval(values: np.ndarray) -> tuple[float, float]:
 
 def values_at(rows: pd.DataFrame, metric: str, x: int, published: Published) -> np.ndarray:
     """The metric at x, one number per seed that has a row there."""
-    reached = rows[(rows[published.x] <= x) & (rows[published.x] > x - max(published.window, 1))]
+    window = published.window if metric in published.averaged else 1
+    reached = rows[(rows[published.x] <= x) & (rows[published.x] > x - window)]
     seeds = reached[reached["seed"].isin(reached.loc[reached[published.x] == x, "seed"])]
     return seeds.dropna(subset=metric).groupby("seed")[metric].mean().to_numpy()
 
@@ -130,7 +133,13 @@ def _make(suite: str, arguments: argparse.Namespace) -> None:
     page = markdown(comparisons(ours, theirs, PUBLISHED), PUBLISHED, versions_of(ours))
     folder = output_folder(arguments)
     save_picture(draw(ours, theirs, PUBLISHED), folder / "published.png", dpi=150)
-    write_text(folder / "published.md", page)
+    if arguments.out:
+        write_text(folder / "published.md", page)
+    else:
+        begin = f"<!-- published: python -m {suite}.analysis.published -->"
+        readme = RESULTS.parent / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        write_text(readme, replaced(text, page.rstrip(), begin, "<!-- end of published -->"))
     print(page, end="")
 
 

@@ -1,135 +1,67 @@
 """Our runs beside the published code's: like is compared with like, and the page says what the two files say."""
 
-import os
-import shlex
-import subprocess
-from pathlib import Path
-
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-import bitseq
-from bitseq import settings
 from bitseq.analysis import published
+from bitseq.common.reporting import Published
+from bitseq.common.terminal import ExperimentError
 
-SUITE = Path(bitseq.__file__).parent
-CURVES = SUITE / "results" / "published_curves.csv"
-SWEEP = ["bash", str(SUITE / "sweeps" / "published.sh")]
-COLUMNS = ["objective", "approach", "seed", "step", "mean_log_reward", "log_z", "modes_found"]
-
-
-def rows(approach, seed, every, log_reward, log_z, until=300):
-    steps = range(every, until + 1, every)
-    return [["tb", approach, seed, step, log_reward(step), log_z(step), step // 100] for step in steps]
+SPEC = Published("step", {"log_r": "log R", "log_z": "log Z"}, (100, 300, 900), averaged=("log_r",), window=100)
 
 
-def tables(ours_log_z=(0.0, 1.0, 2.0)):
-    """Published: seed 1 in windows of 25 and seed 7 in windows of 100; ours: a log Z for each seed."""
-    theirs = rows("uniform", 1, 25, lambda step: -float(step), lambda step: 1.0)
-    theirs += rows("uniform", 7, 100, lambda step: -float(step), lambda step: 1.5)
-    theirs += rows("tlm", 1, 25, lambda step: -float(step), lambda step: 2.25)
-    ours = []
-    for approach in ("uniform", "tlm"):
-        for seed, log_z in enumerate(ours_log_z, start=1):
-            ours += rows(approach, seed, 25, lambda step: -float(step), lambda step, log_z=log_z: log_z)
-    return pd.DataFrame(theirs, columns=COLUMNS), pd.DataFrame(ours, columns=COLUMNS)
+def rows(approach, seed, every, log_z):
+    cell = {"environment": "strings", "objective": "tb", "approach": approach, "seed": seed}
+    return [cell | {"step": step, "log_r": -float(step), "log_z": log_z} for step in range(every, 301, every)]
 
 
-def row_of(compared, approach, quantity, step):
-    (row,) = compared[
-        (compared["approach"] == approach) & (compared["quantity"] == quantity) & (compared["step"] == step)
-    ].itertuples()
-    return row
+def compared(n_ours=3):
+    """Published: seed 1 in windows of 25 and seed 7 in windows of 100; ours: log Z 0, 1, 2, ..."""
+    theirs = pd.DataFrame(rows("uniform", 1, 25, 1.0) + rows("uniform", 7, 100, 1.5))
+    ours = pd.DataFrame([row for seed in range(n_ours) for row in rows("uniform", seed + 1, 25, float(seed))])
+    return published.comparisons(ours, theirs, SPEC).set_index(["metric", "x"])
 
 
-def test_log_r_is_averaged_over_the_same_iterations_and_the_rest_is_of_the_step():
-    compared = published.comparisons(*tables())
-    row = row_of(compared, "uniform", "mean_log_reward", 300)
-    assert row.published == {1: -(225 + 250 + 275 + 300) / 4, 7: -300.0}  # four windows of 25, one of 100
-    assert row.ours == dict.fromkeys((1, 2, 3), -262.5)
-    row = row_of(compared, "uniform", "log_z", 100)
-    assert row.published == {1: 1.0, 7: 1.5} and row.ours == {1: 0.0, 2: 1.0, 3: 2.0}
-    assert set(compared["step"]) == {100, 300}  # the others lie behind the curves' ends
-    assert row_of(compared, "tlm", "modes_found", 300).published == {1: 3}
+def test_what_is_averaged_is_averaged_over_the_same_iterations_and_the_rest_is_of_the_step():
+    table = compared()
+    row = table.loc["log_r", 300]
+    assert row["published"].tolist() == [-(225 + 250 + 275 + 300) / 4, -300.0]  # four windows of 25, one of 100
+    assert row["ours"].tolist() == [-262.5] * 3
+    row = table.loc["log_z", 100]
+    assert row["published"].tolist() == [1.0, 1.5] and row["ours"].tolist() == [0.0, 1.0, 2.0]
+    assert set(table.index.get_level_values("x")) == {100, 300}  # 900 lies behind the curves' ends
 
 
-def test_the_spread_is_that_of_our_seeds_widened_where_two_published_seeds_differ():
-    compared = published.comparisons(*tables())
-    row = row_of(compared, "uniform", "log_z", 100)
-    assert (row.low, row.high, row.within) == (-0.5, 2.5, True)
-    row = row_of(compared, "tlm", "log_z", 100)  # one published seed, 2.25
-    assert (row.low, row.high, row.within) == (0.0, 2.0, False)
-    text = published.table(compared)
-    assert "| tb | tlm | log Z | 100 | 2.25 | 0.00, 1.00, 2.00 | 0.00 to 2.00 | no |" in text
-    assert "10 of 12 within. Seeds, in this order: published 1, 7; ours 1, 2, 3." in text
+def test_the_interval_is_where_one_more_seed_would_lie():
+    low, high = published.prediction_interval(np.array([0.0, 1.0, 2.0]))
+    half = stats.t.ppf(0.975, 2) * np.sqrt(4 / 3)
+    assert (low, high) == pytest.approx((1 - half, 1 + half))
+    draws = np.random.default_rng(1).normal(size=(4000, 6))
+    hits = [
+        low <= new <= high for *seeds, new in draws for low, high in [published.prediction_interval(np.array(seeds))]
+    ]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
 
 
-def test_two_seeds_are_no_spread():
-    compared = published.comparisons(*tables(ours_log_z=(0.0, 5.0)))
-    assert compared["within"].isna().all() and "too few seeds" in published.table(compared)
+def test_too_few_seeds_are_refused():
+    with pytest.raises(ExperimentError, match="strings, tb, uniform has fewer than 3 seeds"):
+        compared(n_ours=2)
 
 
-def test_the_published_curves_are_those_that_were_measured():
-    source = Path(os.environ.get("GFLOWNET_TLM_DATA", "")) / "published_bitseq_curves.csv"
-    if not source.is_file():
-        pytest.skip("needs the shared data")
-    assert CURVES.read_bytes() == source.read_bytes()
+def test_the_table_counts_what_lies_in_the_interval():
+    page = published.markdown(compared().reset_index(), SPEC, "some runs")
+    assert "| strings | TB | uniform | log Z | 100 | 1, 1.5 | 0, 1, 2 | -3.97 to 5.97 | yes |" in page
+    assert page.endswith("6 of 8 published values lie in the interval. Ours: some runs.\n")
+    assert page.count("**no**") == 2  # log R of seed 7: our seeds do not differ there
 
 
-def test_the_page_and_the_picture_are_what_the_files_say(tmp_path, capsys):
-    before = (SUITE / "README.md").read_text()
-    assert published.main(["--out", str(tmp_path / "new")]) == 0
-    assert (SUITE / "README.md").read_text() == before
-    section = (tmp_path / "new" / "published.md").read_text().rstrip("\n")
-    assert published.with_table(before, section) == before
-    assert (tmp_path / "new" / "published.png").read_bytes().startswith(b"\x89PNG")
-    assert (SUITE / "results" / "published.png").exists() and "](results/published.png)" in before
-
-
-def test_without_out_the_page_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "SUITE", tmp_path)
-    (tmp_path / "results").mkdir()
-    for name, frame in zip(("curves", "ours"), tables(), strict=True):
-        frame.to_csv(tmp_path / "results" / f"published_{name}.csv", index=False)
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{published.BEGIN}\nold\n{published.END}\nafter\n")
-    assert published.main([]) == 0
-    assert "10 of 12 within" in page.read_text() and "\nold\n" not in page.read_text()
-    assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
-    assert (tmp_path / "results" / "published.png").exists()
-
-
-@pytest.mark.parametrize("text", [None, "", "objective,approach\ntb,tlm\n"], ids=["no file", "empty", "other columns"])
-def test_what_it_cannot_read_is_one_sentence(text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(published, "SUITE", tmp_path)
-    (tmp_path / "results").mkdir()
-    tables()[0].to_csv(tmp_path / "results" / "published_curves.csv", index=False)
-    if text is not None:
-        (tmp_path / "results" / "published_ours.csv").write_text(text)
-    assert published.main(["--out", str(tmp_path / "out")]) == 2
-    out, error = capsys.readouterr()
-    assert out == "" and error.startswith("error: ") and error.count("\n") == 1 and "published_ours.csv" in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_sweep_has_a_run_of_the_published_length_for_each_cell_and_seed():
-    done = subprocess.run(SWEEP, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert all(line[:2] == ["python", "bitseq/run.py"] for line in lines)
-    found = [settings.parse(line[2:]) for line in lines]
-    curves = pd.read_csv(CURVES)
-    lengths = curves[curves["seed"] == 1].groupby(["objective", "approach"])["step"].max()
-    wanted = {(*cell, seed): step for cell, step in lengths.items() for seed in (1, 2, 3)}
-    measured = {(c.objective, c.backward_approach, c.seed): c.num_iterations for c in found}
-    ours = pd.read_csv(SUITE / "results" / "published_ours.csv")
-    for cell, rows in ours.groupby(["objective", "approach", "seed"]):
-        measured.setdefault(cell, rows["step"].max())  # what is measured by today's code is left out
-    assert measured == wanted
-    assert {(c.learning_rate, c.validate_every, c.n, c.k) for c in found} <= {(0.002, 25, 120, 8)}
-
-
-@pytest.mark.parametrize(("variable", "value"), [("SEEDS", "one"), ("OBJECTIVES", "subtb"), ("APPROACHES", "naive")])
-def test_the_sweep_refuses_what_was_not_published(variable, value):
-    done = subprocess.run(SWEEP, capture_output=True, text=True, env={"PATH": os.environ["PATH"], variable: value})
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith(f"error: {variable} ")
+@pytest.mark.parametrize("suite", ["hypergrid", "bitseq"])
+def test_the_page_is_what_the_files_say(suite, tmp_path):
+    module = pytest.importorskip(f"{suite}.analysis.published")
+    if not (module.RESULTS / "published_ours.csv").exists():
+        pytest.fail("results/published_ours.csv is missing")
+    assert module.main(["--out", str(tmp_path)]) == 0
+    table = (tmp_path / "published.md").read_text(encoding="utf-8").strip()
+    assert table in (module.RESULTS.parent / "README.md").read_text(encoding="utf-8")

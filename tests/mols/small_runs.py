@@ -14,7 +14,7 @@ from mols import plots
 from mols.agents import base as learning
 from mols.common import provenance
 from mols.common.run_folder import read_metrics
-from mols.rewards import base as reward
+from mols.rewards.seh import reward
 from mols.rewards.seh.proxy import WEIGHTS_FILE, SehProxy, load_proxy
 from mols.rewards.seh.reward import SehReward
 from mols.tasks import seh_frag
