@@ -1,7 +1,5 @@
 """Tiny grids, their exact solutions and all their trajectories, against which the package is checked."""
 
-import resource
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -211,19 +209,3 @@ def new_policies():
 def grid():
     """``grid(ndim, height)``: a grid with the standard reward."""
     return grid_of
-
-
-@pytest.fixture
-def small_disk():
-    """``with small_disk(n)``: no file can grow beyond n bytes, as on a disk that gets full."""
-
-    @contextmanager
-    def limited(n_bytes: int):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limited

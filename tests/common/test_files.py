@@ -255,7 +255,7 @@ def test_any_name_is_shown_in_any_locale(tmp_path):
     """In the names of files, and in what a program says by itself."""
     folder = tmp_path / NAME
     data = write_csv(folder / f"{NAME}.csv", grid_run(2.0) + grid_run(3.0, approach="uniform"))
-    code = "import sys; from pathlib import Path; from hypergrid import claims, terminal\n"
+    code = "import sys; from pathlib import Path; from hypergrid.analysis import claims; from hypergrid.common import terminal\n"
     code += "status = claims.main(sys.argv[1:])\n"
     code += "print(ascii(terminal.file_name(Path(sys.argv[1]))))\n"
     code += "sys.exit(status or terminal.command(lambda: print('\\N{MINUS SIGN}', sys.argv[1])))"
@@ -268,7 +268,7 @@ def test_any_name_is_shown_in_any_locale(tmp_path):
 
 def test_a_line_of_a_sweep_keeps_its_bytes_in_any_locale(tmp_path):
     (tmp_path / "lines").write_text(f"echo {NAME}\n", encoding="utf-8")
-    code = "import sys; from hypergrid import launch; launch.connect = lambda address: None\n"
+    code = "import sys; from hypergrid.analysis import launch; launch.connect = lambda address: None\n"
     code += "launch.Sweep = lambda jobs, **_: sys.exit(print(jobs[0].log.name, jobs[0].line))\n"
     code += "launch.main(sys.argv[1:])"
     (job,) = launch.read_jobs(f"echo {NAME}", Path("logs"))
