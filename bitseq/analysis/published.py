@@ -106,6 +106,7 @@ def draw(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> matp
             for _, run in rows.groupby("seed"):
                 run = run.dropna(subset=metric).sort_values(published.x)
                 axis.plot(run[published.x], run[metric], **style)
+        axis.set_xlim(0, runs[published.x].max())
         axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=9)
         axis.set_ylabel(metrics[metric], fontsize=8)
         axis.tick_params(labelsize=7, which="both")
