@@ -171,10 +171,7 @@ def unsafe_uses_of_files(path: Path) -> list[str]:
     return found
 
 
-MENDED_ELSEWHERE = pytest.mark.xfail(strict=True, reason="its own files are being mended: then take this mark away")
-
-
-@pytest.mark.parametrize("suite", [pytest.param(s, marks=MENDED_ELSEWHERE) if s == "mols" else s for s in SUITES])
+@pytest.mark.parametrize("suite", SUITES)
 def test_files_are_written_whole_and_text_is_utf_8_in_every_locale(suite):
     found = {path: unsafe_uses_of_files(path) for path in MODULES if path.relative_to(ROOT).parts[0] == suite}
     assert not {str(path.relative_to(ROOT)): uses for path, uses in found.items() if uses}

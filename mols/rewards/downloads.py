@@ -142,9 +142,9 @@ def _download(file: DataFile, folder: Path, seconds: float) -> Path:
         raise Unavailable(f"cannot download {file.url} into {folder} ({reason})", mend) from error
 
 
-def _fetch(file: DataFile, path: Path, seconds: float) -> None:
+def _fetch(file: DataFile, partial: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
-    with urllib.request.urlopen(file.url, timeout=min(TIMEOUT_S, seconds)) as response, path.open("wb") as out:
+    with urllib.request.urlopen(file.url, timeout=min(TIMEOUT_S, seconds)) as response, partial.open("wb") as out:
         n_bytes = response.headers.get("Content-Length")
         total = int(n_bytes) if n_bytes else None
         with tqdm(total=total, desc=file.name, unit="B", unit_scale=True, disable=None) as bar:

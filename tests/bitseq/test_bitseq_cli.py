@@ -72,7 +72,7 @@ OWN += ["exact_total_variation", "exact_kl"]
 @pytest.mark.parametrize(("objective", "approach"), CELLS)
 def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_path, monkeypatch):
     if approach != "tlm":  # rendering takes a second a run: once an objective is enough
-        monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: Path(path).touch())
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"picture"))
     argv = small_command(objective, tmp_path, "--backward_approach", approach)
     assert main(argv) == 0
     run = only_run(tmp_path)
