@@ -16,7 +16,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
-from bitseq.policies.model import FixedBackward, LearnedBackward, Policies
+from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.model import Policies
 from bitseq.sampling import draw, taken_log_pb
 
 CHUNK = 4096  # states in one network pass

@@ -19,7 +19,8 @@ from bitseq.common.backward_loss import APPROACHES, LOSSES, BackwardApproach, Re
 from bitseq.common.randomness import Streams
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import ModeTracker
-from bitseq.policies.model import FixedBackward, Policies, Target, parameters_of
+from bitseq.policies.backward import FixedBackward
+from bitseq.policies.model import Policies, Target, parameters_of
 from bitseq.sampling import Transitions, sample_trajectories, taken_log_pb
 
 
@@ -30,14 +31,22 @@ class LearningAgent(ABC):
         config: the checked configuration, see ``settings``.
         environment: the strings.
         streams: the run's random streams.
+        coefficient: P_F = softmax(forward head / coefficient).
+        has_log_flow, has_log_z: what the objective learns besides P_F.
     """
 
-    coefficient = 1.0
-    has_log_flow = False
-    has_log_z = False
-
-    def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        environment: StringEnvironment,
+        streams: Streams,
+        *,
+        coefficient: float = 1.0,
+        has_log_flow: bool = False,
+        has_log_z: bool = False,
+    ) -> None:
         self.config, self.environment, self.streams = config, environment, streams
+        self.coefficient, self.has_log_flow, self.has_log_z = coefficient, has_log_flow, has_log_z
         self.approach: BackwardApproach = APPROACHES[config.backward_approach]
         self.batch_size, self.n_steps = config.batch_size, config.num_iterations
         self.backward_first = config.update_order == "backward_first"
@@ -64,6 +73,7 @@ class LearningAgent(ABC):
                 uniform_initialisation=self.config.uniform_initialisation,
                 has_log_flow=self.has_log_flow,
                 has_log_z=self.has_log_z,
+                kernels=self.config.kernels,
             ).to(self.environment.device)
 
     def _make_forward_learner(self) -> Learner:
@@ -118,7 +128,10 @@ class LearningAgent(ABC):
             return None
         if self.approach.batch == "recent":
             batch = Transitions(*self._recent.draw(self.streams.replay))
-        log_pb = self.policies.backward.log_probs(batch.next_states)
+        states = batch.next_states
+        with torch.set_grad_enabled(not self.config.backward_head_only):
+            hidden = self.policies.trunk(states, begin_only=True)
+        log_pb = self.policies.backward.log_probs(states, hidden)
         taken = taken_log_pb(log_pb, batch.actions, self.environment.n_words)
         return LOSSES[self.approach.loss](taken, batch.n_trajectories)
 

@@ -15,7 +15,8 @@ from bitseq.agents.table import make_agent
 from bitseq.common.backward_loss import APPROACHES
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import all_states
-from bitseq.policies.model import FixedBackward, Policies
+from bitseq.policies.backward import FixedBackward
+from bitseq.policies.model import Policies
 from bitseq.sampling import Transitions
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
@@ -215,6 +216,7 @@ def new_policies():
 
     def new(environment: StringEnvironment, *, scale: float = 1.0, seed: int = 1, approach: str = "naive", **options):
         sizes = {"width": 16, "n_layers": 1, "n_heads": 2, "ff_width": 16, "uniform_initialisation": False}
+        sizes["kernels"] = "compiled" if torch.get_default_dtype() == torch.float32 else "torch"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             policies = Policies(environment, APPROACHES[approach], **(sizes | options)).eval()

@@ -9,7 +9,7 @@ import torch
 
 from bitseq.common.algorithm import train_step, update_backward, update_forward
 from bitseq.common.backward_loss import ema_update, trajectory_negative_log_likelihood
-from bitseq.policies.model import LearnedBackward
+from bitseq.policies.backward import LearnedBackward
 from bitseq.sampling import taken_log_pb
 
 DQN = ("soft_dqn", "munchausen_dqn")

@@ -294,3 +294,13 @@ def test_the_promised_commands_work_letter_for_letter(line, tmp_path):
     assert (config["objective"], config["learning_rate"], config["n"], config["width"]) == ("db", 0.002, 120, 64)
     assert re.fullmatch(r"db-(tlm|uniform|naive)-num_iterations=2-learning_rate=0.002-corr_every=0", run.parent.name)
     assert (run / "DONE").exists() and len(read_metrics(run)["step"]) == 1
+
+
+def test_a_run_goes_on_with_other_kernels_in_its_folder(tmp_path, no_pictures):
+    argv = [*small_command("tb", tmp_path), "--kernels"]
+    assert main([*argv, "compiled"]) == 0
+    run, rows = only_run(tmp_path), metrics_without_time(tmp_path)
+    (run / "DONE").unlink()
+    assert main([*argv, "torch", "--if_exists", "resume"]) == 0
+    assert only_run(tmp_path) == run and metrics_without_time(tmp_path) == rows
+    assert json.loads((run / "config.json").read_text())["kernels"] == "torch"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitseq.environment import mode_strings
-from bitseq.policies.model import LearnedBackward
+from bitseq.policies.backward import LearnedBackward
 
 BALANCE = ("tb", "db", "subtb")
 COMMON = {"dropout": 0, "uniform_initialisation": False, "reward_exponent": 1.5, "batch_size": 4}

@@ -71,7 +71,7 @@ EVALUATION = {
     "exact_every",
 }  # change no weight
 STORAGE = {"output_dir", "if_exists", "checkpoint_every", "tensorboard", "wandb"}  # change nothing that is computed
-MACHINE = {"device", "threads"}  # change the rounding alone
+MACHINE = {"device", "threads", "kernels"}  # change the rounding alone
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from bitseq import evaluation
 from bitseq.common.algorithm import train_step
 from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
-from bitseq.policies import transformer
-from bitseq.policies.model import MASKED, FixedBackward, LearnedBackward, parameters_of
+from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.logits import MASKED
+from bitseq.policies.model import parameters_of
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy == "learned"]
 SIZES = [(8, 2), (8, 4), (8, 8)]
@@ -102,21 +103,19 @@ def test_log_probs_of_some_actions_are_those_of_the_logits(strings, new_policies
     )
 
 
-@pytest.mark.parametrize("by_torch", [False, True], ids=["compiled", "by torch"])
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
 def test_backward_policy_asks_for_the_begin_token_alone_and_is_that_of_the_full_features(
-    strings, new_policies, by_torch, monkeypatch
+    strings, new_policies, kernels
 ):
     environment = strings(8, 2)
-    policies, states = new_policies(environment, scale=5.0, n_layers=2), all_states(environment)
-    encode, asked = transformer.encode, []
+    policies, states = new_policies(environment, scale=5.0, n_layers=2, kernels=kernels), all_states(environment)
+    encode, asked = policies.trunk.form.encode, []
 
     def recorded(layers, tokens, probability, n_read):
         asked.append(n_read)
         return encode(layers, tokens, probability, n_read)
 
-    monkeypatch.setattr(transformer, "encode", recorded)
-    if by_torch:
-        monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)
+    policies.trunk.form = policies.trunk.form._replace(encode=recorded)
     found, expected = policies.backward.log_probs(states), policies.backward.log_probs(states, policies.trunk(states))
     assert asked == [1, 5]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
