@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 import torch
 
@@ -95,7 +96,7 @@ class Stopwatch:
             setattr(agent, method, self._timed(getattr(agent, method), part))
 
     def _timed(self, function: Callable, part: str) -> Callable:
-        def timed(*arguments):
+        def timed(*arguments: Any) -> Any:
             start = time.perf_counter()
             result = function(*arguments)
             self.seconds[part] += time.perf_counter() - start

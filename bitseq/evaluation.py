@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
-from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.backward import Backward
 from bitseq.policies.model import Policies
 from bitseq.sampling import draw, taken_log_pb
 
@@ -98,7 +98,7 @@ class ModeTracker:
 def estimated_log_prob(
     strings: Tensor,
     policies: Policies,
-    backward: LearnedBackward | FixedBackward,
+    backward: Backward,
     environment: StringEnvironment,
     rng: np.random.Generator,
     *,
@@ -135,7 +135,7 @@ def _log_probs(
     states: Tensor,
     actions: Tensor,
     policies: Policies,
-    backward: LearnedBackward | FixedBackward,
+    backward: Backward,
     environment: StringEnvironment,
     coefficient: float,
 ) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("device", str, None, one_of("cpu", "cuda"), "where it runs"),
         Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
         Option("kernels", str, "auto", one_of("auto", "torch", "compiled"),
-               "what computes the encoder: torch's layers, or compiled functions, with dropouts of their own; "
+               "what computes the encoder: torch's layers, or compiled functions, which draw other dropouts; "
                "auto: compiled on a CPU where the heads divide 64"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
         Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),

@@ -49,6 +49,9 @@ class FixedBackward:
         return self._log_probs(states != self.empty)
 
 
+Backward = LearnedBackward | FixedBackward
+
+
 def _maxent_string_log_pb(filled: Tensor) -> Tensor:
     # (t - 1)! histories of every parent: the same one, which cancels.
     return maxent_log_pb(torch.zeros(filled.shape, device=filled.device), filled)

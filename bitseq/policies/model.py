@@ -5,7 +5,6 @@ off that position. P_B's logits of the filled positions and log F are read off t
 """
 
 import copy
-from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from bitseq.common.backward_loss import BackwardApproach, ema_update
 from bitseq.environment import StringEnvironment
-from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.backward import Backward, FixedBackward, LearnedBackward
 from bitseq.policies.forms import form_of
 from bitseq.policies.logits import MASKED, ActionLogits
 from bitseq.policies.transformer import Trunk
@@ -65,7 +64,7 @@ class Policies(nn.Module):
         )
         self.log_flow_head = nn.Linear(width, 1) if has_log_flow else None
         self.log_z_parts = nn.Parameter(torch.zeros(N_LOG_Z)) if has_log_z else None
-        self.backward: LearnedBackward | FixedBackward
+        self.backward: Backward
         self.backward_target: LearnedBackward | None = None
         if approach.policy == "learned":
             self.backward = LearnedBackward(self.trunk, length, width, self.empty, uniform_initialisation)
@@ -134,7 +133,7 @@ class Policies(nn.Module):
         """() nats."""
         return self.log_z_parts.sum()
 
-    def update_backward_target(self, decay: float) -> None:
+    def move_backward_target(self, decay: float) -> None:
         """One EMA step of P_B's target; ``decay`` is the weight of its old parameters."""
         if self.backward_target is not None:
             ema_update(self.backward_target.parameters(), self.backward.parameters(), decay)
@@ -167,8 +166,3 @@ class Target:
     def move(self, decay: float) -> None:
         """One EMA step; ``decay`` is the weight of the old parameters, 0 a copy."""
         ema_update(*zip(*self._pairs, strict=True), decay)
-
-
-def parameters_of(groups: dict[str, list[nn.Parameter]], names: Iterable[str]) -> list[nn.Parameter]:
-    """The parameters of the named groups, those that exist."""
-    return [parameter for name in names for parameter in groups.get(name, [])]

@@ -181,7 +181,7 @@ SMALL_REPLAY = {"start_learning": 0, "replay_batch_size": 32}
 def small_config(objective: str, approach: str, **overrides) -> ConfigDict:
     """The shipped settings on 256 strings with a small trunk, and learning from step 1."""
     options = {"objective": objective, "backward_approach": approach, "device": "cpu", **SMALL}
-    options |= SMALL_REPLAY if "dqn" in objective else {}
+    options |= SMALL_REPLAY if objective in settings.DQN else {}
     argv = []
     for name, value in (options | overrides).items():
         if name in settings.BY_NAME and approach not in (settings.BY_NAME[name].approaches or [approach]):

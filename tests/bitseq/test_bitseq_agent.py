@@ -122,6 +122,21 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, appro
     assert moved(between, snapshot(agent)) == by_forward
 
 
+def test_a_loss_that_steps_the_backward_head_alone_computes_no_gradient_of_the_trunk(new_agent):
+    """And has the value, and the gradient of the head, that it has with one."""
+    of_head, values = [], []
+    for head_only in (False, True):
+        agent = new_agent("tb", "tlm", backward_head_only=head_only, uniform_initialisation=False)
+        torch.manual_seed(2)  # of dropout
+        loss = agent.backward_loss(agent.sample())
+        trunk = list(agent.policies.trunk.parameters())
+        of_trunk = torch.autograd.grad(loss, trunk, allow_unused=True, retain_graph=True)
+        assert all((gradient is None) == head_only for gradient in of_trunk)
+        of_head.append(torch.autograd.grad(loss, list(head(agent).parameters())))
+        values.append(loss.item())
+    assert values[0] == values[1] and all(torch.equal(*pair) for pair in zip(*of_head, strict=True))
+
+
 @pytest.mark.parametrize("head_only", [True, False])
 @pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
 def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective, approach, head_only):

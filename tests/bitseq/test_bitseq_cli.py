@@ -29,7 +29,7 @@ SMALL_REPLAY = shlex.split("--start_learning 2 --replay_batch_size 8")
 
 def small_command(objective, folder, *extra):
     argv = ["--objective", objective, *SMALL, "--output_dir", str(folder)]
-    return [*argv, *(SMALL_REPLAY if "dqn" in objective else []), *extra]
+    return [*argv, *(SMALL_REPLAY if objective in settings.DQN else []), *extra]
 
 
 def only_run(folder):
@@ -86,7 +86,7 @@ def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_pa
     assert list(metrics) == [*COMMON_COLUMNS, *OWN]
     assert metrics["step"] == [2, 4] and metrics["trajectories"] == [32, 64]
     filled = {name: [not math.isnan(value) for value in values] for name, values in metrics.items()}
-    learns_later, has_loss = "dqn" in objective, approach in ("tlm", "pessimistic")
+    learns_later, has_loss = objective in settings.DQN, approach in ("tlm", "pessimistic")
     assert filled["loss"] == [not learns_later, True]
     assert filled["pb_loss"] == [has_loss and not learns_later, has_loss]
     for name in ("pb_deviation", *OWN[:4]):

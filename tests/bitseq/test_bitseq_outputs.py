@@ -162,7 +162,7 @@ def small_run(tmp_path, monkeypatch):
     def new(objective, approach, *extra):
         before = set(tmp_path.rglob("config.json"))
         argv = ["--objective", objective, "--backward_approach", approach, *SMALL.split(), *extra]
-        argv += ["--start_learning", "0", "--replay_batch_size", "8"] if "dqn" in objective else []
+        argv += ["--start_learning", "0", "--replay_batch_size", "8"] if objective in settings.DQN else []
         assert main([*argv, "--output_dir", str(tmp_path / "runs")]) == 0
         (config,) = set(tmp_path.rglob("config.json")) - before
         return config.parent

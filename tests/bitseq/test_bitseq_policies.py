@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from bitseq import evaluation
+from bitseq.agents.learners import parameters_of
 from bitseq.common.algorithm import train_step
 from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
 from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.forms import form_of
 from bitseq.policies.logits import MASKED
-from bitseq.policies.model import parameters_of
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy == "learned"]
 SIZES = [(8, 2), (8, 4), (8, 8)]
@@ -101,6 +102,15 @@ def test_log_probs_of_some_actions_are_those_of_the_logits(strings, new_policies
     assert torch.zeros(len(states)).index_add(0, row, found.exp()).tolist() == pytest.approx(
         [1.0] * len(states), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
+def test_every_network_of_a_run_is_computed_in_the_form_asked_for(new_agent, kernels):
+    agent = new_agent("db", "tlm", kernels=kernels)
+    policies = agent.policies
+    for trunk in (policies.trunk, policies.backward.trunk, policies.backward_target.trunk, agent.target.policies.trunk):
+        assert trunk.form == form_of(kernels)
+    assert form_of("torch") != form_of("compiled")
 
 
 @pytest.mark.parametrize("kernels", ["compiled", "torch"])
@@ -260,7 +270,7 @@ def test_backward_target_moves_by_the_weight_of_the_new_parameters(new_agent, de
         for parameter in policies.backward.parameters():
             parameter += torch.randn(parameter.shape)
     online = [p.detach().clone() for p in policies.backward.parameters()]
-    policies.update_backward_target(decay)
+    policies.move_backward_target(decay)
     moved = zip(policies.backward_target.parameters(), before, online, policies.backward.parameters(), strict=True)
     for target, old, new, now in moved:
         torch.testing.assert_close(target, decay * old + (1 - decay) * new)
