@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 import torch
 
@@ -95,7 +96,7 @@ class Stopwatch:
             setattr(agent, method, self._timed(getattr(agent, method), part))
 
     def _timed(self, function: Callable, part: str) -> Callable:
-        def timed(*arguments):
+        def timed(*arguments: Any) -> Any:
             start = time.perf_counter()
             result = function(*arguments)
             self.seconds[part] += time.perf_counter() - start
@@ -140,7 +141,8 @@ def operations(agent: LearningAgent) -> float:
     forward = trunk + 2 * config.width * agent.environment.n_words * (length + 1) / 2  # words of the empty positions
     transitions = config.batch_size * length
     learns_backward = agent.backward_learner is not None
-    total = transitions * (forward + 3 * trunk * learns_backward)
+    passes = 1 if config.backward_head_only else 3  # of the trunk, for the loss of P_B
+    total = transitions * (forward + passes * trunk * learns_backward)
     if isinstance(agent, QAgent):
         return total + config.replay_batch_size * (5 * forward + trunk * learns_backward)
     return total + transitions * (3 * forward + trunk * learns_backward)

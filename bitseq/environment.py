@@ -42,11 +42,6 @@ def mode_strings(n: int = 120, m_size: int = 60) -> list[str]:
     return ["".join(map(str, row)) for row in mode_bits(n, m_size)]
 
 
-def test_strings(n: int = 120, m_size: int = 60) -> list[str]:
-    """The test strings of the reward correlation as text of 0 and 1."""
-    return ["".join(map(str, row)) for row in test_bits(n, m_size)]
-
-
 class StringEnvironment:
     """Bit strings with their modes, reward, masks and tokens.
 

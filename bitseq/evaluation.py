@@ -16,7 +16,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
-from bitseq.policies.model import FixedBackward, LearnedBackward, Policies
+from bitseq.policies.backward import Backward
+from bitseq.policies.model import Policies
 from bitseq.sampling import draw, taken_log_pb
 
 CHUNK = 4096  # states in one network pass
@@ -97,7 +98,7 @@ class ModeTracker:
 def estimated_log_prob(
     strings: Tensor,
     policies: Policies,
-    backward: LearnedBackward | FixedBackward,
+    backward: Backward,
     environment: StringEnvironment,
     rng: np.random.Generator,
     *,
@@ -134,7 +135,7 @@ def _log_probs(
     states: Tensor,
     actions: Tensor,
     policies: Policies,
-    backward: LearnedBackward | FixedBackward,
+    backward: Backward,
     environment: StringEnvironment,
     coefficient: float,
 ) -> tuple[Tensor, Tensor]:

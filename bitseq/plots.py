@@ -6,12 +6,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from bitseq.agents.base import LearningAgent
 from bitseq.analysis.labels import COLOURS
 from bitseq.common.files import save_picture
 from bitseq.common.run_folder import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 CURVES = (
@@ -26,12 +29,12 @@ CURVES = (
 MAX_LABELLED = 200  # modes, beyond which labels would not be readable
 
 
-def draw_run(directory: Path, agent) -> None:
+def draw_run(directory: Path, agent: LearningAgent) -> None:
     """Write ``curves.png`` and ``modes.png`` into a run folder.
 
     Args:
         directory: the run folder, with its config.json and metrics.csv.
-        agent: the trained ``bitseq.agents.base.LearningAgent``.
+        agent: the trained one.
     """
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     colour = COLOURS[config["backward_approach"]]
@@ -75,13 +78,13 @@ def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> No
     plt.close(figure)
 
 
-def _draw_uniform_correlation(axis, steps: np.ndarray, values: np.ndarray) -> None:
+def _draw_uniform_correlation(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
     known = np.isfinite(values)
     axis.plot(steps[known], values[known], "x", color="black", label="trajectories from a uniform P_B")
     axis.legend(frameon=False)
 
 
-def _draw_modes(path: Path, agent, colour: str, heading: str) -> None:
+def _draw_modes(path: Path, agent: LearningAgent, colour: str, heading: str) -> None:
     """Left, when each mode was found; right, the best string of training against each mode, bit by bit."""
     modes, environment = agent.modes, agent.environment
     found_at = modes.found_at.numpy() / agent.batch_size
@@ -118,5 +121,5 @@ def _draw_modes(path: Path, agent, colour: str, heading: str) -> None:
     plt.close(figure)
 
 
-def _shades():
-    return matplotlib.colors.ListedColormap(["#DDDDDD", "#333333", "#F5B98A", "#D55E00"])
+def _shades() -> ListedColormap:
+    return ListedColormap(["#DDDDDD", "#333333", "#F5B98A", "#D55E00"])

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
-from bitseq.policies.model import ActionLogits, Policies
+from bitseq.policies.logits import ActionLogits
+from bitseq.policies.model import Policies
 
 BELOW_ONE = 1 - 2.0**-50  # keeps a random number times a rounded total strictly below the total
 

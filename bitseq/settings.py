@@ -28,6 +28,7 @@ from bitseq.common.options import (
 )
 from bitseq.common.run_folder import IF_EXISTS, ExperimentError
 from bitseq.environment import BLOCK_LENGTH, BLOCKS
+from bitseq.kernels import LANES
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
@@ -40,7 +41,7 @@ TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "targe
 MAX_ACTIONS = 1_000_000  # a state's logits are held at once, for a batch of states
 
 # Options that a resumed run may change: where it is stored, shown and computed, never what is computed.
-FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "device", "threads")
+FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "device", "threads", "kernels")
 # Options that do not name a run folder by their difference from the default.
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "objective", "backward_approach", "n", "k")
 
@@ -112,6 +113,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where it runs"),
         Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
+        Option("kernels", str, "auto", one_of("auto", "torch", "compiled"),
+               "what computes the encoder: torch's layers, or compiled functions, which draw other dropouts; "
+               "auto: compiled on a CPU where the heads divide 64"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
         Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
         Option("checkpoint_every", int, 500, at_least(1), "steps between checkpoints"),
@@ -158,7 +162,14 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
         values["m_alpha"] = 0.15 if values["objective"] == "munchausen_dqn" else 0.0
     if values["device"] is None:
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if values["kernels"] == "auto":
+        values["kernels"] = "compiled" if _can_be_compiled(values["device"], values["n_heads"]) else "torch"
     return {"environment": f"n={values['n']}-k={values['k']}", **values}
+
+
+def _can_be_compiled(device: str, n_heads: int) -> bool:
+    """Whether the compiled encoder can compute a run."""
+    return device == "cpu" and LANES % n_heads == 0 and torch.get_default_dtype() == torch.float32
 
 
 def _check_combinations(config: ConfigDict) -> None:
@@ -191,6 +202,11 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
+    if config.kernels == "compiled" and not _can_be_compiled(config.device, config.n_heads):
+        raise ExperimentError(
+            "--kernels is 'compiled': it needs single precision on --device cpu, and --n_heads, "
+            f"{config.n_heads}, to divide {LANES}: take torch"
+        )
 
 
 def run_directory(config: ConfigDict) -> Path:

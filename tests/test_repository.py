@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +201,31 @@ def test_importing_does_nothing():
     code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+TWO_ITERATIONS = {  # of the smallest networks
+    "hypergrid": "hypergrid/run_hypergrid_exp.py --general hypergrid/experiments/config/general.py:1 "
+    "--env hypergrid/experiments/config/hypergrid.py:standard --algo hypergrid/experiments/config/algo.py:tb "
+    "--general.n_trajectories=16 --general.n_envs=8 --env.ndim=2 --env.height=4 --algo.hidden_width=8",
+    "bitseq": "bitseq/run.py --num_iterations 2 --n 8 --k 2 --M_size 5 --mode_threshold 1 --corr_num_rounds 1 "
+    "--width 8 --n_layers 1 --n_heads 1 --ff_width 8 --batch_size 2 --device cpu --kernels torch",
+    "mols": "-m mols.tasks.qm9 --n 2 --reward qed --batch_size 2 --max_atoms 3 --corr_every 0 "
+    "--width 8 --n_layers 1 --n_heads 1 --device cpu",
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_trains_with_the_others_deleted(suite, tmp_path):
+    """A copy of its folder alone, with what is compiled; the others can't be imported from elsewhere either."""
+    shutil.copytree(ROOT / suite, tmp_path / suite, ignore=shutil.ignore_patterns("results"))
+    for other in {*TWO_ITERATIONS} - {suite}:
+        (tmp_path / f"{other}.py").write_text("raise ImportError('this suite is deleted')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    argv = [sys.executable, *TWO_ITERATIONS[suite].split()]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = Path(done.stdout.splitlines()[-1])
+    assert run.is_relative_to(tmp_path) and (run / "DONE").exists()
 
 
 def test_the_pins_agree():

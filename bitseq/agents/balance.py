@@ -14,10 +14,9 @@ class BalanceAgent(LearningAgent):
     """TrajectoryBalance, DetailedBalance and SubTrajectoryBalance, on the current batch, divided by the length."""
 
     def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
-        self.has_log_z = config.objective == "tb"
-        self.has_log_flow = not self.has_log_z
+        has_log_z = config.objective == "tb"
+        super().__init__(config, environment, streams, has_log_flow=not has_log_z, has_log_z=has_log_z)
         self._loss = {"tb": self._tb, "db": self._db, "subtb": self._subtb}[config.objective]
-        super().__init__(config, environment, streams)
 
     def forward_loss(self, batch: Transitions) -> Tensor:
         """The objective's mean loss over the current batch, divided by the length of a trajectory."""
@@ -30,7 +29,7 @@ class BalanceAgent(LearningAgent):
         log_reward = self.environment.log_reward(batch.terminal_states)
         return self._loss(batch, hidden, log_pf, log_pb, log_reward) / self.environment.length
 
-    def log_z(self) -> Tensor:
+    def log_z_estimate(self) -> Tensor:
         """() log Z of TB, log F(s_0) of the others, nats."""
         if self.has_log_z:
             return self.policies.log_z

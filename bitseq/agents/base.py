@@ -10,16 +10,16 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ExponentialLR
 
 from bitseq import evaluation
+from bitseq.agents.learners import backward_learner, forward_learner
 from bitseq.common.algorithm import Learner
 from bitseq.common.backward_loss import APPROACHES, LOSSES, BackwardApproach, RecentBatches, uniform_deviation
 from bitseq.common.randomness import Streams
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import ModeTracker
-from bitseq.policies.model import FixedBackward, Policies, Target, parameters_of
+from bitseq.policies.backward import Backward, FixedBackward
+from bitseq.policies.model import Policies, Target
 from bitseq.sampling import Transitions, sample_trajectories, taken_log_pb
 
 
@@ -30,14 +30,22 @@ class LearningAgent(ABC):
         config: the checked configuration, see ``settings``.
         environment: the strings.
         streams: the run's random streams.
+        coefficient: P_F = softmax(forward head / coefficient).
+        has_log_flow, has_log_z: what the objective learns besides P_F.
     """
 
-    coefficient = 1.0
-    has_log_flow = False
-    has_log_z = False
-
-    def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        environment: StringEnvironment,
+        streams: Streams,
+        *,
+        coefficient: float = 1.0,
+        has_log_flow: bool = False,
+        has_log_z: bool = False,
+    ) -> None:
         self.config, self.environment, self.streams = config, environment, streams
+        self.coefficient, self.has_log_flow, self.has_log_z = coefficient, has_log_flow, has_log_z
         self.approach: BackwardApproach = APPROACHES[config.backward_approach]
         self.batch_size, self.n_steps = config.batch_size, config.num_iterations
         self.backward_first = config.update_order == "backward_first"
@@ -47,8 +55,10 @@ class LearningAgent(ABC):
         self._parameters = [p for p in self.policies.parameters() if p.requires_grad]
         self._recent = RecentBatches()
         self._last_states: Tensor | None = None
-        self.forward_learner = self._make_forward_learner()
-        self.backward_learner = self._make_backward_learner() if self.approach.loss in LOSSES else None
+        self.forward_learner = forward_learner(config, self.approach, self.policies)
+        self.backward_learner: Learner | None = None
+        if self.approach.loss in LOSSES:
+            self.backward_learner = backward_learner(config, self.approach, self.policies)
 
     def _make_policies(self) -> Policies:
         with torch.random.fork_rng(devices=[]):
@@ -64,28 +74,8 @@ class LearningAgent(ABC):
                 uniform_initialisation=self.config.uniform_initialisation,
                 has_log_flow=self.has_log_flow,
                 has_log_z=self.has_log_z,
+                kernels=self.config.kernels,
             ).to(self.environment.device)
-
-    def _make_forward_learner(self) -> Learner:
-        groups = self.policies.groups()
-        names = ["trunk", "forward_head", "log_flow"]
-        if self.approach.forward_gradient_reaches_backward:
-            names.append("backward_head")
-        parameters = [{"params": parameters_of(groups, names), "lr": self.config.learning_rate}]
-        if self.has_log_z:
-            parameters.append({"params": groups["log_z"], "lr": self.config.log_z_learning_rate})
-        return Learner(Adam(parameters, weight_decay=self.config.weight_decay, fused=True))
-
-    def _make_backward_learner(self) -> Learner:
-        names = ["backward_head"] if self.config.backward_head_only else ["trunk", "backward_head"]
-        optimizer = Adam(
-            parameters_of(self.policies.groups(), names),
-            lr=self.config.backward_learning_rate,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
-        gamma = self.config.gamma if self.approach.decays_learning_rate else 1.0
-        return Learner(optimizer, ExponentialLR(optimizer, gamma))
 
     def parameters(self) -> list[Parameter]:
         """Every trainable parameter."""
@@ -118,7 +108,10 @@ class LearningAgent(ABC):
             return None
         if self.approach.batch == "recent":
             batch = Transitions(*self._recent.draw(self.streams.replay))
-        log_pb = self.policies.backward.log_probs(batch.next_states)
+        states = batch.next_states
+        with torch.set_grad_enabled(not self.config.backward_head_only):
+            hidden = self.policies.trunk(states, begin_only=True)
+        log_pb = self.policies.backward.log_probs(states, hidden)
         taken = taken_log_pb(log_pb, batch.actions, self.environment.n_words)
         return LOSSES[self.approach.loss](taken, batch.n_trajectories)
 
@@ -129,7 +122,7 @@ class LearningAgent(ABC):
 
     def update_backward_target(self) -> None:
         """P_B's target moves after P_B's step, and the whole model's where this was the second of the two."""
-        self.policies.update_backward_target(self.target_decay)
+        self.policies.move_backward_target(self.target_decay)
         if not self.backward_first:
             self.target.move(self.target_decay)
 
@@ -155,7 +148,7 @@ class LearningAgent(ABC):
         with evaluation.evaluation_mode(self.policies):
             log_pb = self.policies.backward.log_probs(self._last_states)
             deviation = uniform_deviation(log_pb, self.environment.backward_mask(self._last_states)).item()
-            log_z = self.log_z().item()
+            log_z = self.log_z_estimate().item()
         metrics = {"pb_deviation": deviation, "log_z": log_z, **self.modes.metrics()}
         if self._is_due(step, self.config.corr_every):
             metrics |= self._correlations(uniform_too=step == self.n_steps)
@@ -191,7 +184,7 @@ class LearningAgent(ABC):
             )
         return metrics
 
-    def reward_correlation(self, backward: Any) -> float:
+    def reward_correlation(self, backward: Backward) -> float:
         """Spearman correlation of log R with log P(x) over the test strings, trajectories drawn from ``backward``."""
         strings = self.environment.test_states
         log_prob = evaluation.estimated_log_prob(
@@ -206,7 +199,7 @@ class LearningAgent(ABC):
         return evaluation.spearman(log_prob, self.environment.log_reward(strings))
 
     @abstractmethod
-    def log_z(self) -> Tensor:
+    def log_z_estimate(self) -> Tensor:
         """() what the online model says that log Z is, nats."""
 
     @abstractmethod

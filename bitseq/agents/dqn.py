@@ -12,7 +12,7 @@ from bitseq.common import objectives
 from bitseq.common.randomness import Streams
 from bitseq.common.replay import PrioritisedReplay
 from bitseq.environment import StringEnvironment
-from bitseq.policies.model import ActionLogits
+from bitseq.policies.logits import ActionLogits
 from bitseq.sampling import Transitions
 
 
@@ -20,8 +20,7 @@ class QAgent(LearningAgent):
     """SoftDQN and MunchausenDQN: Q-learning from prioritised replay, P_F = softmax(Q / c)."""
 
     def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
-        self.coefficient = objectives.entropy_coefficient(config.m_alpha)
-        super().__init__(config, environment, streams)
+        super().__init__(config, environment, streams, coefficient=objectives.entropy_coefficient(config.m_alpha))
         self._n_sampled = 0
         self._replay = PrioritisedReplay(
             config.replay_capacity,
@@ -59,7 +58,7 @@ class QAgent(LearningAgent):
         self._replay.update(positions, loss.detach().cpu().numpy())
         return (loss * importance).mean()
 
-    def log_z(self) -> Tensor:
+    def log_z_estimate(self) -> Tensor:
         """() V(s_0) = c log sum exp(Q(s_0, .) / c), nats."""
         initial = self.environment.initial_states(1)
         logits = self.policies.forward_logits(initial, self.policies.trunk(initial))

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from bitseq.kernels import LANES
 from bitseq.kernels.primitives import FAST, F, U, aligned, dropout
 
-LANES = 64
 L = U(LANES)
 LOG2_E = F(math.log2(math.e))
 E1, E2, E3, E4, E5, E6 = (F(math.log(2) ** n / math.factorial(n)) for n in range(1, 7))  # Taylor series of 2^x

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from numba import njit
 
-from bitseq.kernels.attention import LANES, attention, attention_backward
+from bitseq.kernels import LANES
+from bitseq.kernels.attention import attention, attention_backward
 from bitseq.kernels.primitives import (
     FAST,
     F,
@@ -110,7 +111,7 @@ def _transpose(matrix, at, n_rows, n_columns, result):
 
 
 @njit(cache=True, fastmath=FAST)
-def forward(tokens, rows, qkv_table, parameters, saved, sizes, keys, threshold, keeps, out):
+def forward_pass(tokens, rows, qkv_table, parameters, saved, sizes, keys, threshold, keeps, out):
     """What the layers make of dropout(tokens).
 
     Args:
@@ -118,11 +119,11 @@ def forward(tokens, rows, qkv_table, parameters, saved, sizes, keys, threshold, 
         rows: (string, token) row of each in the table; empty: there is no table.
         qkv_table: (row, ...) the first layer's queries, keys and values of the table's rows.
         parameters: of all layers, in torch's order, heads as ``attention`` has them.
-        saved: segments, filled with what ``backward`` reads if ``keeps``; else one, for work.
+        saved: segments, filled with what ``backward_pass`` reads if ``keeps``; else one, for work.
         sizes: of the pass.
         keys: (4 layers + 1, 2) random words.
         threshold: probability of the dropouts times 2^32.
-        keeps: whether ``backward`` will follow.
+        keeps: whether ``backward_pass`` will follow.
         out: (string, token that is read, feature), filled.
     """
     width, ff_width, per_block = sizes.n_heads * sizes.n_features, sizes.ff_width, PER_BLOCK // sizes.n_heads
@@ -170,8 +171,8 @@ def forward(tokens, rows, qkv_table, parameters, saved, sizes, keys, threshold, 
 
 
 @njit(cache=True, fastmath=FAST)
-def backward(gradient, parameters, saved, sizes, keys, threshold, of_tokens, of_parameters):
-    """The gradient of ``forward``: fill ``of_tokens`` and add to ``of_parameters``; the rest as there."""
+def backward_pass(gradient, parameters, saved, sizes, keys, threshold, of_tokens, of_parameters):
+    """The gradient of ``forward_pass``: fill ``of_tokens`` and add to ``of_parameters``; the rest as there."""
     width, ff_width, per_block = sizes.n_heads * sizes.n_features, sizes.ff_width, PER_BLOCK // sizes.n_heads
     segment, offsets, numbers = segment_of(sizes), offsets_of(sizes), per_block * sizes.n_tokens * width
     of_inputs, of_branch = aligned(numbers), aligned(numbers)

@@ -19,10 +19,8 @@ ROWS = U(16)  # of a block
 def linear_logsumexp(layer: nn.Linear, inputs: Tensor, coefficient: float) -> Tensor:
     """(..., width) -> (...,) the log of the summed exponentials of the layer's outputs over a coefficient; no gradient.
 
-    On a CPU in float32 it is computed here, elsewhere by torch.
+    The twin in torch is ``policies.forms.linear_logsumexp``.
     """
-    if inputs.device.type != "cpu" or inputs.dtype != torch.float32:
-        return (layer(inputs) / coefficient).logsumexp(-1)
     parameters = torch.cat([layer.weight.detach().T.reshape(-1), layer.bias.detach()]) / coefficient
     out = torch.empty(inputs.shape[:-1])
     sizes = map(U, (out.numel(), layer.in_features, layer.out_features))

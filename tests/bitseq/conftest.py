@@ -15,7 +15,8 @@ from bitseq.agents.table import make_agent
 from bitseq.common.backward_loss import APPROACHES
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import all_states
-from bitseq.policies.model import FixedBackward, Policies
+from bitseq.policies.backward import FixedBackward
+from bitseq.policies.model import Policies
 from bitseq.sampling import Transitions
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
@@ -180,7 +181,7 @@ SMALL_REPLAY = {"start_learning": 0, "replay_batch_size": 32}
 def small_config(objective: str, approach: str, **overrides) -> ConfigDict:
     """The shipped settings on 256 strings with a small trunk, and learning from step 1."""
     options = {"objective": objective, "backward_approach": approach, "device": "cpu", **SMALL}
-    options |= SMALL_REPLAY if "dqn" in objective else {}
+    options |= SMALL_REPLAY if objective in settings.DQN else {}
     argv = []
     for name, value in (options | overrides).items():
         if name in settings.BY_NAME and approach not in (settings.BY_NAME[name].approaches or [approach]):
@@ -215,6 +216,7 @@ def new_policies():
 
     def new(environment: StringEnvironment, *, scale: float = 1.0, seed: int = 1, approach: str = "naive", **options):
         sizes = {"width": 16, "n_layers": 1, "n_heads": 2, "ff_width": 16, "uniform_initialisation": False}
+        sizes["kernels"] = "compiled" if torch.get_default_dtype() == torch.float32 else "torch"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             policies = Policies(environment, APPROACHES[approach], **(sizes | options)).eval()

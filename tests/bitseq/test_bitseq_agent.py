@@ -9,7 +9,7 @@ import torch
 
 from bitseq.common.algorithm import train_step, update_backward, update_forward
 from bitseq.common.backward_loss import ema_update, trajectory_negative_log_likelihood
-from bitseq.policies.model import LearnedBackward
+from bitseq.policies.backward import LearnedBackward
 from bitseq.sampling import taken_log_pb
 
 DQN = ("soft_dqn", "munchausen_dqn")
@@ -120,6 +120,21 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, appro
     assert moved(before, between) == (MOVED_BY_APPROACH[approach] | trunk if learns else set())
     by_forward = MOVED_BY_OBJECTIVE[objective] | ({"backward_head"} if approach == "naive" else set())
     assert moved(between, snapshot(agent)) == by_forward
+
+
+def test_a_loss_that_steps_the_backward_head_alone_computes_no_gradient_of_the_trunk(new_agent):
+    """And has the value, and the gradient of the head, that it has with one."""
+    of_head, values = [], []
+    for head_only in (False, True):
+        agent = new_agent("tb", "tlm", backward_head_only=head_only, uniform_initialisation=False)
+        torch.manual_seed(2)  # of dropout
+        loss = agent.backward_loss(agent.sample())
+        trunk = list(agent.policies.trunk.parameters())
+        of_trunk = torch.autograd.grad(loss, trunk, allow_unused=True, retain_graph=True)
+        assert all((gradient is None) == head_only for gradient in of_trunk)
+        of_head.append(torch.autograd.grad(loss, list(head(agent).parameters())))
+        values.append(loss.item())
+    assert values[0] == values[1] and all(torch.equal(*pair) for pair in zip(*of_head, strict=True))
 
 
 @pytest.mark.parametrize("head_only", [True, False])

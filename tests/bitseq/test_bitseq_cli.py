@@ -29,7 +29,7 @@ SMALL_REPLAY = shlex.split("--start_learning 2 --replay_batch_size 8")
 
 def small_command(objective, folder, *extra):
     argv = ["--objective", objective, *SMALL, "--output_dir", str(folder)]
-    return [*argv, *(SMALL_REPLAY if "dqn" in objective else []), *extra]
+    return [*argv, *(SMALL_REPLAY if objective in settings.DQN else []), *extra]
 
 
 def only_run(folder):
@@ -86,7 +86,7 @@ def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_pa
     assert list(metrics) == [*COMMON_COLUMNS, *OWN]
     assert metrics["step"] == [2, 4] and metrics["trajectories"] == [32, 64]
     filled = {name: [not math.isnan(value) for value in values] for name, values in metrics.items()}
-    learns_later, has_loss = "dqn" in objective, approach in ("tlm", "pessimistic")
+    learns_later, has_loss = objective in settings.DQN, approach in ("tlm", "pessimistic")
     assert filled["loss"] == [not learns_later, True]
     assert filled["pb_loss"] == [has_loss and not learns_later, has_loss]
     for name in ("pb_deviation", *OWN[:4]):
@@ -294,3 +294,13 @@ def test_the_promised_commands_work_letter_for_letter(line, tmp_path):
     assert (config["objective"], config["learning_rate"], config["n"], config["width"]) == ("db", 0.002, 120, 64)
     assert re.fullmatch(r"db-(tlm|uniform|naive)-num_iterations=2-learning_rate=0.002-corr_every=0", run.parent.name)
     assert (run / "DONE").exists() and len(read_metrics(run)["step"]) == 1
+
+
+def test_a_run_goes_on_with_other_kernels_in_its_folder(tmp_path, no_pictures):
+    argv = [*small_command("tb", tmp_path), "--kernels"]
+    assert main([*argv, "compiled"]) == 0
+    run, rows = only_run(tmp_path), metrics_without_time(tmp_path)
+    (run / "DONE").unlink()
+    assert main([*argv, "torch", "--if_exists", "resume"]) == 0
+    assert only_run(tmp_path) == run and metrics_without_time(tmp_path) == rows
+    assert json.loads((run / "config.json").read_text())["kernels"] == "torch"

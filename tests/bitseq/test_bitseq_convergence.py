@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitseq import evaluation
+from bitseq import evaluation, settings
 from bitseq.common.algorithm import train_step
 
 N_STEPS, N_DQN_STEPS = 1_500, 1_000  # of 16 trajectories; a DQN step takes longer and learns more
@@ -24,11 +24,11 @@ def total_variation(agent):
 @pytest.mark.slow
 @pytest.mark.parametrize("approach", ["uniform", "tlm"])
 def test_training_reaches_the_exact_distribution(new_agent, objective, approach):
-    options = {"start_learning": 16, "replay_batch_size": 128} if "dqn" in objective else {}
+    options = {"start_learning": 16, "replay_batch_size": 128} if objective in settings.DQN else {}
     # P_B's steps on the shared trunk, as fast as P_F's, would keep P_F moving: 0.33 with tb.
     options |= {"backward_head_only": True} if approach == "tlm" else {}
     agent = new_agent(objective, approach, learning_rate=2e-3, **TRUNK, **options)
     assert total_variation(agent) > 0.6
-    for _ in range(N_DQN_STEPS if "dqn" in objective else N_STEPS):
+    for _ in range(N_DQN_STEPS if objective in settings.DQN else N_STEPS):
         train_step(agent)
     assert total_variation(agent) < TOLERANCE

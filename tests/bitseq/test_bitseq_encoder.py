@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from bitseq.kernels import encoder
+from bitseq.kernels import LANES, encoder
 from bitseq.kernels import primitives as kernels
-from bitseq.kernels.attention import LANES
-from bitseq.policies.transformer import encode, is_compiled
+from bitseq.kernels.layers import encode
+from bitseq.policies import forms
 
 # (strings, tokens, heads, features of a head, feed-forward width, layers); LANES / heads strings are a block.
 SIZES = {
@@ -53,12 +53,6 @@ def new_case(sizes, n_read, probability=0.0):
     return layers, torch.randn(n_strings, n_tokens, width), torch.randn(n_strings, n_read, width)
 
 
-def one_after_another(layers, tokens):
-    for layer in layers:
-        tokens = layer(tokens)
-    return tokens
-
-
 def with_gradients(function, layers, tokens, direction):
     """What the function makes of tokens, and the gradients along a direction of the tokens and parameters by name."""
     tokens = tokens.detach().clone().requires_grad_()
@@ -70,17 +64,14 @@ def with_gradients(function, layers, tokens, direction):
 
 def ours(layers, tokens, direction, probability=0.0):
     """``with_gradients`` of the compiled functions."""
-    assert is_compiled(layers, tokens)
     n_read = direction.shape[1]
     return with_gradients(lambda x: encode(layers, x, probability, n_read), layers, tokens, direction)
 
 
 def theirs(layers, tokens, direction):
-    """The same of torch's layers in double precision, in the layers' mode."""
+    """The same of the torch form in double precision, in the layers' mode."""
     layers, n_read = copy.deepcopy(layers).double(), direction.shape[1]
-    return with_gradients(
-        lambda x: one_after_another(layers, x)[:, :n_read], layers, tokens.double(), direction.double()
-    )
+    return with_gradients(lambda x: forms.encode(layers, x, 0.0, n_read), layers, tokens.double(), direction.double())
 
 
 def require_close(found, expected):
@@ -189,7 +180,7 @@ def test_dropout_acts_where_torchs_encoder_has_it(sizes, n_read, probability, mo
     monkeypatch.setattr(nn.Dropout, "forward", drop)
     of_embedding, layers = factors.pop(0), layers.double().train()
     expected = with_gradients(
-        lambda x: one_after_another(layers, x * of_embedding)[:, :n_read], layers, tokens.double(), direction.double()
+        lambda x: forms.encode(layers, x * of_embedding, 0.0, n_read), layers, tokens.double(), direction.double()
     )
     assert factors == []
     require_close(found, expected)

@@ -49,10 +49,15 @@ def sha256(strings):
     return hashlib.sha256("\n".join(strings).encode()).hexdigest()
 
 
+def strings_of_the_correlation(n=120, m_size=60):
+    """Those of the reward correlation as text."""
+    return ["".join(map(str, row)) for row in module.test_bits(n, m_size)]
+
+
 def test_the_papers_modes_and_test_strings():
     assert sha256(module.mode_strings()) == MODES_SHA256
-    assert sha256(module.test_strings()) == TEST_SET_SHA256
-    assert len(module.mode_strings()) == 60 and len(module.test_strings()) == 7_200
+    assert sha256(strings_of_the_correlation()) == TEST_SET_SHA256
+    assert len(module.mode_strings()) == 60 and len(strings_of_the_correlation()) == 7_200
 
 
 def test_distances_between_the_papers_modes():
@@ -72,18 +77,18 @@ def test_modes_that_repeat_are_not_drawn_again():
 
 @pytest.mark.parametrize(("n", "m_size"), [(8, 1), (8, 5), (16, 7), (24, 3)])
 def test_test_strings_of_any_size_by_the_same_rule(n, m_size):
-    found = module.test_strings(n, m_size)
+    found = strings_of_the_correlation(n, m_size)
     assert found == flipped_one_string_at_a_time(n, m_size)
     for m, mode in enumerate(module.mode_strings(n, m_size)):
         assert [hamming(mode, found[m * n + i]) for i in range(n)] == list(range(n))
 
 
 def test_the_global_random_state_is_neither_read_nor_moved():
-    first, state = module.test_strings(16, 3), np.random.get_state()
+    first, state = strings_of_the_correlation(16, 3), np.random.get_state()
     try:
         np.random.seed(5)
         seeded = np.random.get_state()[1]
-        assert module.test_strings(16, 3) == first
+        assert strings_of_the_correlation(16, 3) == first
         assert (np.random.get_state()[1] == seeded).all()
     finally:
         np.random.set_state(state)
@@ -142,7 +147,7 @@ def test_test_states_are_the_test_strings(strings):
     for n, k in SMALL:
         environment = strings(n, k)
         found = [as_text(environment, state) for state in environment.test_states.tolist()]
-        assert found == module.test_strings(n, 5)
+        assert found == strings_of_the_correlation(n, 5)
 
 
 def test_words_of_the_paper_by_hand(strings):

@@ -9,7 +9,8 @@ from torch import nn
 
 from bitseq import evaluation
 from bitseq.evaluation import all_states, estimated_log_prob, exact_distribution, true_distribution
-from bitseq.policies.model import MASKED, ActionLogits, FixedBackward
+from bitseq.policies.backward import FixedBackward
+from bitseq.policies.logits import MASKED, ActionLogits
 from bitseq.sampling import BELOW_ONE
 
 

@@ -26,8 +26,8 @@ EVERYWHERE = {
     "backward_learning_rate": 1e-3, "gamma": 0.9999, "uniform_initialisation": True,
     "validate_every": 100, "corr_every": 10_000, "corr_num_rounds": 10, "exact_every": 1_000,
     "correlation_network": "target",
-    "threads": 1, "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 500, "wandb": "",
-    "tensorboard": False,
+    "threads": 1, "kernels": "compiled", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 500,
+    "wandb": "", "tensorboard": False,
 }  # fmt: skip
 DQN = {
     "m_l0": -25.0, "leaf_coeff": 5.0, "huber_delta": 1.0, "replay_capacity": 100_000, "replay_batch_size": 256,
@@ -134,7 +134,7 @@ def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(mon
         if title not in ("usage", "options")  # argparse's own
     }
     shown = {"objective": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "wandb": "off"}
-    shown |= {"backward_learning_rate": "learning_rate's", "backward_head_only": "False; tb: True"}
+    shown |= {"backward_learning_rate": "learning_rate's", "backward_head_only": "False; tb: True", "kernels": "auto"}
     defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
     del defaults["environment"]
     assert entries.keys() == defaults.keys()
@@ -190,7 +190,7 @@ CHANGED = {  # of munchausen_dqn unless the objective has none
     "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5",
 }  # fmt: skip
 STORAGE = {
-    "device": "cpu", "threads": "2", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
+    "device": "cpu", "threads": "2", "kernels": "torch", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
     "tensorboard": "True",
 }  # fmt: skip
 
@@ -251,3 +251,18 @@ def test_a_run_that_differs_in_everything_still_has_a_folder():
     folders = [directory("munchausen_dqn", *words, *more) for more in ([], ["--exact_every=20"], ["--dropout=0.3"])]
     assert all(len(part.encode()) <= 255 for folder in folders for part in folder.parts)
     assert len(set(folders)) == 3
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128])
+def test_automatic_kernels_are_compiled_for_heads_that_divide_64_in_single_precision_on_a_cpu(n_heads, monkeypatch):
+    argv = ["--width", str(n_heads), "--n_heads", str(n_heads), "--device"]
+    assert parsed(*argv, "cpu")["kernels"] == ("compiled" if n_heads in (1, 2, 4, 8, 16, 32, 64) else "torch")
+    assert parsed(*argv, "cpu", "--kernels", "torch")["kernels"] == "torch"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert parsed(*argv, "cuda")["kernels"] == "torch"
+    with pytest.raises(ExperimentError, match="it needs single precision on --device cpu"):
+        settings.parse([*argv, "cuda", "--kernels", "compiled"])
+
+
+def test_in_double_precision_automatic_kernels_are_torchs(double):
+    assert parsed("--device", "cpu")["kernels"] == "torch"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bitseq.policies import transformer
-from bitseq.policies.transformer import encode
+from bitseq.kernels import layers
+from bitseq.kernels.layers import encode
 
 # (strings, tokens, heads, width, feed-forward width, layers)
 LARGE, SMALL = (24, 5, 8, 24, 9, 2), (3, 5, 2, 6, 7, 2)
@@ -21,8 +21,10 @@ class Case:
     def __init__(self, number, sizes):
         n_strings, n_tokens, n_heads, width, ff_width, n_layers = sizes
         torch.manual_seed(number)
-        layers = [nn.TransformerEncoderLayer(width, n_heads, ff_width, 0.2, batch_first=True) for _ in range(n_layers)]
-        self.number, self.layers = number, nn.ModuleList(layers)
+        all_layers = (
+            nn.TransformerEncoderLayer(width, n_heads, ff_width, 0.2, batch_first=True) for _ in range(n_layers)
+        )
+        self.number, self.layers = number, nn.ModuleList(all_layers)
         self.tokens, self.direction = torch.randn(n_strings, n_tokens, width), torch.randn(n_strings, 2, width)
 
     def encode(self, tokens):
@@ -58,10 +60,10 @@ def cases():
     """Three different ones, the last one small, each with what it gives alone."""
     found = [Case(1, LARGE), Case(2, LARGE), Case(3, SMALL)]
     for case in found:
-        transformer._spare.clear()
+        layers._spare.clear()
         case.alone = case.graph().result()
         assert all(part.abs().max() > 1e-3 for part in case.alone)
-    transformer._spare.clear()
+    layers._spare.clear()
     assert not same(found[0].alone, found[1].alone)
     return found
 
@@ -156,7 +158,7 @@ def gradients(case, tokens, direction):
 )
 def test_what_the_compiled_functions_get_lies_in_order(tensor):
     """Any other layout would be compiled for anew, for seconds, and rounded otherwise."""
-    found = transformer._flat(tensor)
+    found = layers._flat(tensor)
     assert found.flags.c_contiguous and found.tolist() == [x.item() for x in tensor.flatten()]
 
 
@@ -172,10 +174,11 @@ def test_frozen_layers_pass_the_gradient_on_and_keep_none(cases):
 
 PASS = """
 import hashlib, torch
-from bitseq.transformer import Trunk
+from bitseq.policies.forms import form_of
+from bitseq.policies.transformer import Trunk
 torch.set_num_threads(1)
 torch.manual_seed(1)
-trunk = Trunk(15, 20, width=16, n_layers=2, n_heads=2, ff_width=24, dropout=0.1)
+trunk = Trunk(15, 20, width=16, n_layers=2, n_heads=2, ff_width=24, dropout=0.1, form=form_of("compiled"))
 features = trunk(torch.randint(21, (50, 15)))
 gradients = torch.autograd.grad(features.square().sum() + features.sum(), list(trunk.parameters()))
 numbers = torch.cat([part.detach().flatten() for part in (features, *gradients)])
@@ -190,5 +193,5 @@ def test_a_process_that_compiles_and_one_that_loads_get_the_same_bits(tmp_path):
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", PASS], env=environment, capture_output=True, text=True, check=True)
         found.append(done.stdout)
-        assert list(tmp_path.rglob("encoder.backward*.nbc"))
+        assert list(tmp_path.rglob("encoder.backward_pass*.nbc"))
     assert found[0] == found[1] and len(found[0].strip()) == 64

@@ -8,9 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from bitseq.kernels import attention
+from bitseq.kernels import LANES, attention
 from bitseq.kernels import primitives as kernels
-from bitseq.kernels.attention import LANES
 
 U = np.uint64  # as the compiled functions are called: another type would be another compilation
 

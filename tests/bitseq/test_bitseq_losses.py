@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitseq.environment import mode_strings
-from bitseq.policies.model import LearnedBackward
+from bitseq.policies.backward import LearnedBackward
 
 BALANCE = ("tb", "db", "subtb")
 COMMON = {"dropout": 0, "uniform_initialisation": False, "reward_exponent": 1.5, "batch_size": 4}
@@ -198,7 +198,10 @@ def test_q_losses_are_the_plain_loops(make, objective, approach):
     loop, empty = Loop(agent), agent.environment.empty
     drawn = copy.deepcopy(agent._replay).draw(24, copy.deepcopy(agent.streams.replay))
     total, seen, priorities = 0.0, set(), {}
-    for position, tokens, action, importance in zip(*(array.tolist() for array in drawn), strict=True):
+    weights = [(priority + 1e-8) ** 0.6 for priority in uneven]
+    rarity = [(len(weights) * weights[position] / sum(weights)) ** -0.4 for position in drawn[0]]
+    for position, tokens, action, rare in zip(*(array.tolist() for array in drawn[:3]), rarity, strict=True):
+        importance = rare / max(rarity)
         state = [None if token == empty else token for token in tokens]
         is_leaf = state.count(None) == 1
         target, floored = loop.q_target(state, action, m_alpha, -3.5)

@@ -13,7 +13,7 @@ from bitseq import evaluation
 from bitseq.agents import base as learning
 from bitseq.agents.table import COLUMNS
 from bitseq.common.algorithm import train_step
-from bitseq.policies.model import FixedBackward
+from bitseq.policies.backward import FixedBackward
 from bitseq.run import main
 
 ALWAYS = {"pb_deviation", "log_z", "modes_found", "mean_reward", "mean_log_reward"}

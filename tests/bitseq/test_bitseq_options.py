@@ -71,7 +71,7 @@ EVALUATION = {
     "exact_every",
 }  # change no weight
 STORAGE = {"output_dir", "if_exists", "checkpoint_every", "tensorboard", "wandb"}  # change nothing that is computed
-MACHINE = {"device", "threads"}  # change the rounding alone
+MACHINE = {"device", "threads", "kernels"}  # change the rounding alone
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def outcome(tmp_path_factory):
     def run(objective, approach, *arguments):
         folder = tmp_path_factory.mktemp("run")
         argv = ["--objective", objective, "--backward_approach", approach, *SMALL.split()]
-        argv += [*(SMALL_REPLAY.split() if "dqn" in objective else []), "--output_dir", str(folder), *arguments]
+        argv += [*(SMALL_REPLAY.split() if objective in settings.DQN else []), "--output_dir", str(folder), *arguments]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plots, "draw_run", lambda *_: None)
             assert main(argv) == 0

@@ -18,7 +18,6 @@ from bitseq.analysis import collect, report
 from bitseq.analysis.labels import COLOURS
 from bitseq.common.algorithm import train_step
 from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
-from bitseq.policies import transformer
 from bitseq.run import main
 
 SUITE = Path(bitseq.__file__).parent
@@ -163,7 +162,7 @@ def small_run(tmp_path, monkeypatch):
     def new(objective, approach, *extra):
         before = set(tmp_path.rglob("config.json"))
         argv = ["--objective", objective, "--backward_approach", approach, *SMALL.split(), *extra]
-        argv += ["--start_learning", "0", "--replay_batch_size", "8"] if "dqn" in objective else []
+        argv += ["--start_learning", "0", "--replay_batch_size", "8"] if objective in settings.DQN else []
         assert main([*argv, "--output_dir", str(tmp_path / "runs")]) == 0
         (config,) = set(tmp_path.rglob("config.json")) - before
         return config.parent
@@ -255,7 +254,8 @@ def test_the_operations_of_an_iteration_by_hand():
     forward = trunk + 2 * 16 * 16 * (4 + 3 + 2 + 1) // 4  # words of the empty positions, along a trajectory
     assert benchmark.operations(make_agent(settings.parse([*argv, "uniform"]))) == 16 * (1 + 3) * forward
     tlm = 16 * (4 * forward + (3 + 1) * trunk)  # P_B's gradient, and its target
-    assert benchmark.operations(make_agent(settings.parse([*argv, "tlm"]))) == tlm
+    assert benchmark.operations(make_agent(settings.parse([*argv, "tlm", "--no-backward_head_only"]))) == tlm
+    assert benchmark.operations(make_agent(settings.parse([*argv, "tlm"]))) == tlm - 16 * 2 * trunk
     replay = ["tlm", "--objective", "dqn", "--replay_batch_size", "32"]
     expected = 16 * (forward + 3 * trunk) + 32 * ((3 + 2) * forward + trunk)
     assert benchmark.operations(make_agent(settings.parse([*argv, *replay]))) == expected
@@ -263,9 +263,8 @@ def test_the_operations_of_an_iteration_by_hand():
 
 @pytest.mark.parametrize("approach", benchmark.APPROACHES)
 def test_the_operations_are_those_that_torch_counts(objective, approach, new_agent, monkeypatch):
-    monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)  # torch counts its own operations alone,
-    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # none of fused layers
-    agent = new_agent(objective, approach, n=64, k=4, width=64, ff_width=32, n_layers=2, batch_size=4)
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # torch counts none of fused layers
+    agent = new_agent(objective, approach, kernels="torch", n=64, k=4, width=64, ff_width=32, n_layers=2, batch_size=4)
     train_step(agent)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         train_step(agent)

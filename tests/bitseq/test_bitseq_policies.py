@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from bitseq import evaluation
+from bitseq.agents.learners import parameters_of
 from bitseq.common.algorithm import train_step
 from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
-from bitseq.policies import transformer
-from bitseq.policies.model import MASKED, FixedBackward, LearnedBackward, parameters_of
+from bitseq.policies.backward import FixedBackward, LearnedBackward
+from bitseq.policies.forms import form_of
+from bitseq.policies.logits import MASKED
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy == "learned"]
 SIZES = [(8, 2), (8, 4), (8, 8)]
@@ -102,21 +104,28 @@ def test_log_probs_of_some_actions_are_those_of_the_logits(strings, new_policies
     )
 
 
-@pytest.mark.parametrize("by_torch", [False, True], ids=["compiled", "by torch"])
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
+def test_every_network_of_a_run_is_computed_in_the_form_asked_for(new_agent, kernels):
+    agent = new_agent("db", "tlm", kernels=kernels)
+    policies = agent.policies
+    for trunk in (policies.trunk, policies.backward.trunk, policies.backward_target.trunk, agent.target.policies.trunk):
+        assert trunk.form == form_of(kernels)
+    assert form_of("torch") != form_of("compiled")
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
 def test_backward_policy_asks_for_the_begin_token_alone_and_is_that_of_the_full_features(
-    strings, new_policies, by_torch, monkeypatch
+    strings, new_policies, kernels
 ):
     environment = strings(8, 2)
-    policies, states = new_policies(environment, scale=5.0, n_layers=2), all_states(environment)
-    encode, asked = transformer.encode, []
+    policies, states = new_policies(environment, scale=5.0, n_layers=2, kernels=kernels), all_states(environment)
+    encode, asked = policies.trunk.form.encode, []
 
     def recorded(layers, tokens, probability, n_read):
         asked.append(n_read)
         return encode(layers, tokens, probability, n_read)
 
-    monkeypatch.setattr(transformer, "encode", recorded)
-    if by_torch:
-        monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)
+    policies.trunk.form = policies.trunk.form._replace(encode=recorded)
     found, expected = policies.backward.log_probs(states), policies.backward.log_probs(states, policies.trunk(states))
     assert asked == [1, 5]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -261,7 +270,7 @@ def test_backward_target_moves_by_the_weight_of_the_new_parameters(new_agent, de
         for parameter in policies.backward.parameters():
             parameter += torch.randn(parameter.shape)
     online = [p.detach().clone() for p in policies.backward.parameters()]
-    policies.update_backward_target(decay)
+    policies.move_backward_target(decay)
     moved = zip(policies.backward_target.parameters(), before, online, policies.backward.parameters(), strict=True)
     for target, old, new, now in moved:
         torch.testing.assert_close(target, decay * old + (1 - decay) * new)

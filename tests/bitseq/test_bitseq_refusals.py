@@ -57,6 +57,8 @@ BAD = [
     ("--num_iterations 0", "at least 1"),
     ("--seed 0", "--seed is '0'"),
     ("--threads 0", "between 1"),
+    ("--kernels numba", "one of auto, torch, compiled"),
+    ("--device cpu --width 66 --n_heads 6 --kernels compiled", "--n_heads, 6, to divide 64: take torch"),
     ("--validate_every 0", "at least 1"),
     ("--checkpoint_every 0", "at least 1"),
     ("--corr_every -1", "at least 0"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bitseq
-from bitseq import plots
+from bitseq import plots, settings
 from bitseq.agents.base import LearningAgent
 from bitseq.common import provenance
 from bitseq.run import main
@@ -32,7 +32,7 @@ def quick(monkeypatch):
 
 def command(objective, approach, folder, *extra):
     argv = [f"--objective={objective}", f"--backward_approach={approach}", f"--output_dir={folder}", *SMALL, *extra]
-    return argv + (SMALL_REPLAY if "dqn" in objective else [])
+    return argv + (SMALL_REPLAY if objective in settings.DQN else [])
 
 
 def metrics_without_time(folder):

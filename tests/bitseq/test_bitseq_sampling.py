@@ -7,7 +7,7 @@ from scipy import stats
 
 from bitseq import evaluation
 from bitseq.evaluation import all_states
-from bitseq.policies.model import MASKED
+from bitseq.policies.logits import MASKED
 from bitseq.sampling import draw, sample_trajectories, taken_log_pb
 
 COEFFICIENTS = (1.0, 1 / 0.5)
