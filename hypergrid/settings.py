@@ -29,7 +29,16 @@ SECTIONS = ("general", "env", "algo")
 MAX_STATES = 20_000_000  # the true distribution is held in memory
 
 # Fields that a resumed run may change: where it is stored, shown and computed, never what is computed.
-FREE_FIELDS = ("output_dir", "if_exists", "wandb_project", "tensorboard", "checkpoint_interval", "device", "threads")
+FREE_FIELDS = (
+    "output_dir",
+    "if_exists",
+    "wandb_project",
+    "tensorboard",
+    "checkpoint_interval",
+    "device",
+    "threads",
+    "kernels",
+)
 # Fields that do not name a run folder: the seed has a level of its own.
 UNNAMED_FIELDS = (*FREE_FIELDS, "seed", "name", "backward_approach")
 
@@ -56,6 +65,7 @@ CHECKS: dict[str, Check] = {
     "general.seed": _at_least(1),
     "general.device": _one_of("cpu", "cuda"),
     "general.threads": _at_least(1),
+    "general.kernels": _one_of("auto", "torch", "compiled"),
     "general.n_trajectories": _at_least(1),
     "general.n_envs": _within(1, 1e6),
     "general.validation_interval": _at_least(1),
