@@ -128,7 +128,7 @@ def torchgfn_step(name: str, agent: LearningAgent) -> Callable[[], int]:
     module = as_mlp(agent.policies.trunk, agent.policies.forward_head)
     forward = DiscretePolicyEstimator(module, n_actions, preprocessor)
     backward = DiscretePolicyEstimator.uniform(n_actions, preprocessor)
-    if name == "tb":
+    if agent.policies.log_flow_head is None:
         gflownet = TBGFlowNet(forward, backward, init_logZ=agent.estimated_log_z())
     else:
         flow = MLP(preprocessor.output_dim, 1, trunk=module.trunk)

@@ -110,13 +110,13 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 # What each field holds, read off the shipped defaults.
 TYPES: dict[str, type] = {
     f"{section}.{field}": type(value)
-    for section, configs in (
+    for section, shipped in (
         ("general", [shipped_general.get_config()]),
         ("env", [shipped_environment.get_config()]),
         ("algo", [shipped_algo.get_config(name) for name in shipped_algo.LEARNING]),
     )
-    for config in configs
-    for field, value in config.items()
+    for fields in shipped
+    for field, value in fields.items()
 }
 
 
@@ -220,22 +220,22 @@ def _load(section: str, given: str | None) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(*([argument] if argument else []))
+        fields = module.get_config(*([argument] if argument else []))
     # A configuration file is the user's program: whatever it raises is reported as its failure.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExperimentError(f"--{section} {given}: {reason}") from error
-    if not isinstance(config, ConfigDict):
+    if not isinstance(fields, ConfigDict):
         raise ExperimentError(f"--{section}: get_config of {path} must return an ml_collections ConfigDict")
-    _make_plain(config)
-    return config
+    _make_plain(fields)
+    return fields
 
 
-def _make_plain(config: ConfigDict) -> None:
-    with config.unlocked(), config.ignore_type():
-        for field, value in config.items():
+def _make_plain(fields: ConfigDict) -> None:
+    with fields.unlocked(), fields.ignore_type():
+        for field, value in fields.items():
             if isinstance(value, np.generic):
-                config[field] = value.item()
+                fields[field] = value.item()
 
 
 def _require_known_fields(argv: list[str], defaults: dict[str, ConfigDict]) -> None:

@@ -102,7 +102,7 @@ def load_agent(run_dir: Path) -> SamplingAgent:
         raise ExperimentError(f"{run_dir} is not a run with a checkpoint: it needs config.json and checkpoint.pt")
     if config.algo.name == "perfect":
         raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load")
-    config.general.device = "cpu"
+    config.general.update(device="cpu", kernels="auto")  # of which older runs say nothing
     with torch.random.fork_rng(devices=[]):
         agent = make_agent(config)
     restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from gfn.utils.prob_calculations import get_trajectory_pbs
 
+import hypergrid
 from hypergrid import BackwardTraining, evaluation
 from hypergrid.common.backward_loss import APPROACHES
 from hypergrid.environment import GridEnvironment
@@ -95,6 +97,17 @@ def test_a_gflownet_scores_what_the_row_says(program, objective, approach):
         assert not torch.allclose(scored, online)
     else:
         torch.testing.assert_close(scored, uniform if approach == "uniform" else online)
+
+
+def test_the_program_of_the_page_runs():
+    page = (Path(hypergrid.__file__).parent / "README.md").read_text(encoding="utf-8")
+    code = page.partition("## TLM in your own")[2].partition("```python\n")[2].partition("```")[0]
+    program = Program("sets")
+    before = [p.detach().clone() for p in (*program.pf.parameters(), *program.pb.module.last_layer.parameters())]
+    names = {"torch": torch, "pf": program.pf, "pb": program.pb, "env": program.environment, "n_iterations": 2}
+    exec(code, names | {"sampler": Sampler(program.pf)})
+    after = (*program.pf.parameters(), *program.pb.module.last_layer.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_uniform_needs_no_pb_and_takes_no_step(program):

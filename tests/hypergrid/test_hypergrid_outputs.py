@@ -1,6 +1,7 @@
 """What is made of finished runs: torchgfn estimators, the tidy CSV, the report, the pictures."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
         assert initial == pytest.approx(agent.estimated_log_z(), abs=1e-5)
     trajectories = Sampler(forward).sample_trajectories(environment.gfn, n=50)
     assert trajectories.terminating_states.tensor.shape == (50, 2)
+
+
+def test_a_run_from_before_a_free_field_loads(tmp_path):
+    path = tiny_run(tmp_path, "tb", "uniform") / "config.json"
+    config = json.loads(path.read_text())
+    del config["general"]["kernels"]
+    path.write_text(json.dumps(config))
+    assert load_agent(path.parent).n_steps > 0
 
 
 def test_the_environment_of_a_run_is_torchgfns_with_the_runs_reward(tmp_path):

@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 APPROACHES = ("uniform", "naive", "tlm")
-BATCH_SIZE = 16
+BATCH_SIZE, LEARNING_RATE = 16, 4e-3
 N_POINTS = 10  # of a curve
 
 
@@ -80,9 +80,12 @@ def train(
     pf = DiscretePolicyEstimator(forward, n_actions, preprocessor)
     pb = DiscretePolicyEstimator(backward_net, n_actions, preprocessor, is_backward=True)
 
-    backward = BackwardTraining(pb, approach=approach)
+    backward = BackwardTraining(pb, approach=approach, learning_rate=LEARNING_RATE)
     gflownet = TBGFlowNet(pf=pf, pb=backward.scored)
-    own = [{"params": gflownet.pf_pb_parameters(), "lr": 1e-3}, {"params": gflownet.logz_parameters(), "lr": 0.1}]
+    own = [
+        {"params": gflownet.pf_pb_parameters(), "lr": LEARNING_RATE},
+        {"params": gflownet.logz_parameters(), "lr": 0.1},
+    ]
     optimizer, sampler, curve = torch.optim.Adam(own), Sampler(pf), []
     for iteration in range(1, n_iterations + 1):
         trajectories = sampler.sample_trajectories(environment, n=BATCH_SIZE)
