@@ -77,7 +77,7 @@ class BackwardTraining:
         if row.scored == "fixed":
             self.scored = UniformBackward()
         elif row.scored == "target":
-            self.scored = copy.deepcopy(pb, {id(pb.preprocessor): pb.preprocessor}).requires_grad_(False)
+            self.scored = copy.deepcopy(pb, {id(pb.preprocessor): pb.preprocessor}).eval().requires_grad_(False)
         else:
             self.scored = pb if row.forward_gradient_reaches_backward else WithoutGradient(pb)
         self._row, self._target_decay = row, target_decay
@@ -90,8 +90,10 @@ class BackwardTraining:
             decay = learning_rate_decay if row.decays_learning_rate else 1.0
             self._learner = Learner(optimizer, ExponentialLR(optimizer, decay))
 
-    def loss(self, trajectories: Trajectories) -> Tensor:
-        """The loss of P_B on these trajectories: the mean of their summed -log P_B, nats (tlm, pessimistic)."""
+    def loss(self, trajectories: Trajectories) -> Tensor | None:
+        """P_B's loss, the mean of the trajectories' summed -log P_B, nats; None where it has none (uniform, naive)."""
+        if self._row.loss is None:
+            return None
         log_pb = get_trajectory_pbs(self.pb, trajectories)
         return LOSSES[self._row.loss](log_pb.flatten(), trajectories.batch_size)
 
@@ -178,8 +180,10 @@ class UniformBackward(PolicyMixin, Estimator):
         """(M, A) log P_B in nats, -inf where illegal."""
         return uniform_log_pb(states.backward_masks)
 
-    def to_probability_distribution(self, states: DiscreteStates, module_output: Tensor) -> UnsqueezedCategorical:
-        """The distribution of ``forward``'s log-probabilities."""
+    def to_probability_distribution(
+        self, states: DiscreteStates, module_output: Tensor, **options: Any
+    ) -> UnsqueezedCategorical:
+        """The distribution of ``forward``'s log-probabilities; neither epsilon nor a temperature changes it."""
         return UnsqueezedCategorical(logits=module_output)
 
 

@@ -113,7 +113,7 @@ def test_the_program_of_the_page_runs():
 def test_uniform_needs_no_pb_and_takes_no_step(program):
     backward = BackwardTraining(None, approach="uniform")
     trajectories = program.sample()
-    assert backward.step(trajectories) is None
+    assert backward.step(trajectories) is None and backward.loss(trajectories) is None
     gflownet = TBGFlowNet(program.pf, backward.scored, debug=True)  # with all of torchgfn's checks
     expected = TBGFlowNet(program.pf, program.uniform).loss(program.environment, trajectories)
     torch.testing.assert_close(gflownet.loss(program.environment, trajectories), expected)
