@@ -1,17 +1,20 @@
-"""Hypergrid experiments on torchgfn: five objectives, five backward approaches (Gritsaev et al. 2025)."""
+"""Hypergrid experiments on torchgfn: five objectives, five backward approaches (Gritsaev et al. 2025).
 
-from pathlib import Path
+For torchgfn programs: ``BackwardTraining``, ``load_estimators`` and ``load_environment``.
+"""
+
+import importlib
+from typing import Any
+
+_TORCHGFN = {
+    "BackwardTraining": "hypergrid.torchgfn.backward_training",
+    "load_environment": "hypergrid.torchgfn.estimators",
+    "load_estimators": "hypergrid.torchgfn.estimators",
+}
 
 
-def load_estimators(run_dir: str | Path):
-    """P_F, P_B and log F of a run folder as torchgfn estimators; see ``hypergrid.torchgfn.estimators``."""
-    from hypergrid.torchgfn.estimators import load_estimators as load  # torchgfn takes seconds to import
-
-    return load(run_dir)
-
-
-def load_environment(run_dir: str | Path):
-    """The torchgfn environment of a run folder; see ``hypergrid.torchgfn.estimators``."""
-    from hypergrid.torchgfn.estimators import load_environment as load
-
-    return load(run_dir)
+def __getattr__(name: str) -> Any:
+    """Import these names when they are asked for: torchgfn takes seconds."""
+    if name not in _TORCHGFN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_TORCHGFN[name]), name)

@@ -128,7 +128,7 @@ def torchgfn_step(name: str, agent: LearningAgent) -> Callable[[], int]:
     module = as_mlp(agent.policies.trunk, agent.policies.forward_head)
     forward = DiscretePolicyEstimator(module, n_actions, preprocessor)
     backward = DiscretePolicyEstimator.uniform(n_actions, preprocessor)
-    if name == "tb":
+    if agent.policies.log_flow_head is None:
         gflownet = TBGFlowNet(forward, backward, init_logZ=agent.estimated_log_z())
     else:
         flow = MLP(preprocessor.output_dim, 1, trunk=module.trunk)
@@ -160,14 +160,14 @@ def turn(step: Callable[[], int]) -> tuple[float, float]:
 
 def operations(agent: LearningAgent, transitions: float) -> float:
     """Floating-point operations of the matrix products of one iteration (see the module's docstring)."""
-    config = agent.config
+    algorithm = agent.algo
     learns_backward = agent.backward_learner is not None
     passes = transitions * (4 if learns_backward else 1)
     if isinstance(agent, QAgent):
-        passes += config.replay_batch_size * (5 + learns_backward)
+        passes += algorithm.replay_batch_size * (5 + learns_backward)
     else:
         passes += transitions * (3 + learns_backward)
-    return passes * 2 * config.hidden_width**2 * (config.hidden_layers - 1)
+    return passes * 2 * algorithm.hidden_width**2 * (algorithm.hidden_layers - 1)
 
 
 def product_speed() -> float:

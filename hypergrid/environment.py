@@ -85,7 +85,7 @@ class GridEnvironment:
         """(M, D) states -> (M,) canonical indices."""
         return (states * self.strides).sum(-1)
 
-    def states(self, index: Tensor) -> Tensor:
+    def states_at(self, index: Tensor) -> Tensor:
         """(M,) canonical indices -> (M, D) states."""
         return index.unsqueeze(-1) // self.strides % self.height
 
@@ -105,13 +105,8 @@ class GridEnvironment:
         """(M, D), (M,) -> (M, D) next states; a stop leaves the state as it is."""
         return states + torch.nn.functional.one_hot(actions, self.ndim + 1)[:, : self.ndim]
 
-    def log_n_trajectories(self, states: Tensor) -> Tensor:
-        """(M, D) -> (M,) log number of paths from s_0, the multinomial (sum s)! / prod s_d!, in nats."""
-        real = states.to(torch.get_default_dtype())
-        return torch.lgamma(real.sum(-1) + 1) - torch.lgamma(real + 1).sum(-1)
-
     def levels(self) -> list[np.ndarray]:
         """State indices grouped by coordinate sum, 0..D(H-1): a topological order of the graph."""
-        total = self.states(torch.arange(self.n_states, device=self.device)).sum(-1).cpu().numpy()
+        total = self.states_at(torch.arange(self.n_states, device=self.device)).sum(-1).cpu().numpy()
         order = np.argsort(total, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(total[order])) + 1)

@@ -94,7 +94,7 @@ def forward_probabilities(policies: Policies, environment: GridEnvironment, coef
     index = torch.arange(environment.n_states, device=environment.device)
     chunks = []
     for part in index.split(CHUNK):
-        states = environment.states(part)
+        states = environment.states_at(part)
         logits = policies.forward_logits(states, policies.trunk(states)) / coefficient
         chunks.append(logits.double().softmax(-1).cpu().numpy())
     return np.concatenate(chunks)

@@ -37,7 +37,7 @@ def draw_run(directory: Path, agent) -> None:
 
     Args:
         directory: the run folder, with its metrics.csv.
-        agent: the trained ``hypergrid.agents.table.SamplingAgent``.
+        agent: the trained ``hypergrid.agents.base.SamplingAgent``.
     """
     metrics, config = read_metrics(directory), read_config(directory)
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")

@@ -1,24 +1,14 @@
-"""Trajectories from the current P_F, as flat transitions.
-
-At batch 16 a rollout in torch is all overhead (10 ms against 2 ms of arithmetic), so it is compiled: one trajectory
-after another, on the host, in the arrays of the network's weights. One step changes one coordinate, hence one row
-difference of the first layer is added to the running pre-activation; only the active units of a ReLU layer enter the
-next product; a state that the batch has met before keeps its logits. On a GPU the weights (0.4 MB) are copied to the
-host once per batch.
-"""
+"""Trajectories from the current P_F, as flat transitions."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from hypergrid.environment import GridEnvironment
+from hypergrid.kernels.rollout import Rollout, compiled_rollout, readable_rollout
 from hypergrid.policies import Policies
-
-# Sums may be reassociated, which vectorises them; infinities keep their meaning.
-FAST = {"contract", "nsz", "arcp", "reassoc"}
 
 
 class Transitions(NamedTuple):
@@ -77,6 +67,7 @@ def sample_trajectories(
     n_trajectories: int,
     rng: np.random.Generator,
     coefficient: float = 1.0,
+    kernels: str = "auto",
 ) -> Transitions:
     """N trajectories of P_F = softmax(forward head / coefficient), no exploration noise.
 
@@ -86,179 +77,17 @@ def sample_trajectories(
         n_trajectories: N.
         rng: the sampling stream.
         coefficient: entropy coefficient; 1 for the objectives whose head gives log P_F itself.
+        kernels: torch, compiled or auto, which is compiled: a GPU would not walk so short a batch faster.
     """
-    trunk, head = policies.trunk, policies.forward_head
-    table, bias, head_weight, head_bias = _on_host(trunk.table, trunk.bias, head.weight, head.bias)
-    # One (inputs, outputs) matrix and one bias per hidden layer after the first; none is an empty stack.
-    width = len(bias)
-    weights, biases = (np.empty((len(trunk.layers), *shape), table.dtype) for shape in ((width, width), (width,)))
-    for row, layer in enumerate(trunk.layers):
-        weights[row], biases[row] = _on_host(layer.matrix, layer.bias)
-    capacity = n_trajectories * environment.max_length
-    row, actions, trajectory_index = (np.empty(capacity, np.int64) for _ in range(3))
-    visited = np.empty(min(capacity, environment.n_states), np.int64)
-    n_transitions, n_visited = _walk(
-        table,
-        bias,
-        weights,
-        biases,
-        head_weight,
-        head_bias,
-        coefficient,
-        n_trajectories,
-        environment.height,
-        rng,
-        np.empty((len(visited), len(head_bias)), table.dtype),
-        visited,
-        row,
-        actions,
-        trajectory_index,
-    )
-    taken = (array[:n_transitions] for array in (row, actions, trajectory_index))
-    return _transitions(visited[:n_visited], *taken, environment)
+    rollout = readable_rollout if kernels == "torch" else compiled_rollout
+    return _transitions(rollout(policies, environment, n_trajectories, rng, coefficient), environment)
 
 
-def _on_host(*parameters: Tensor) -> list[np.ndarray]:
-    return [parameter.cpu().numpy() for parameter in parameters]
-
-
-def _transitions(
-    visited: np.ndarray,
-    state_row: np.ndarray,
-    actions: np.ndarray,
-    trajectory_index: np.ndarray,
-    environment: GridEnvironment,
-) -> Transitions:
-    """Flat transitions of the (U,) indices of the distinct states and (M,) rows, actions and trajectory indices."""
-    is_stop = actions == environment.ndim
+def _transitions(rollout: Rollout, environment: GridEnvironment) -> Transitions:
+    visited, state_row, actions, trajectory_index = rollout
+    is_stop = actions == environment.stop_action
     next_row = np.where(is_stop, state_row, np.append(state_row[1:], 0))
     strides = environment.height ** np.arange(environment.ndim - 1, -1, -1)
     coordinates = visited[:, None] // strides % environment.height
     arrays = (coordinates, state_row, next_row, actions, trajectory_index, is_stop)
     return Transitions(*(torch.from_numpy(array).to(environment.device) for array in arrays))
-
-
-@njit(cache=True, fastmath=FAST)
-def _walk(
-    table,
-    bias,
-    weights,
-    biases,
-    head_weight,
-    head_bias,
-    coefficient,
-    n_trajectories,
-    height,
-    rng,
-    logits,
-    visited,
-    rows,
-    actions,
-    index,
-):
-    """Walk n trajectories, one after another; return the numbers of transitions and of distinct states.
-
-    Fills ``logits`` and ``visited`` per distinct state, and per transition the row of its state among them, its
-    action and its trajectory.
-    """
-    ndim = len(head_bias) - 1
-    pre_activation = np.empty_like(bias)
-    coordinates = np.empty(ndim, np.int64)
-    slots = _empty_slots(len(visited))
-    m = n_visited = 0
-    for trajectory in range(n_trajectories):
-        coordinates[:] = 0
-        pre_activation[:] = bias
-        for dimension in range(ndim):
-            pre_activation += table[dimension * height]
-        state, action = 0, -1
-        while action != ndim:
-            slot = _slot_of(state, slots, visited)
-            if slots[slot] < 0:
-                slots[slot], visited[n_visited] = n_visited, state
-                _write_logits(pre_activation, weights, biases, head_weight, head_bias, logits[n_visited])
-                n_visited += 1
-            action = _draw(logits[slots[slot]], coordinates, height, coefficient, rng)
-            rows[m], actions[m], index[m] = slots[slot], action, trajectory
-            m += 1
-            if action != ndim:
-                row = action * height + coordinates[action]
-                pre_activation += table[row + 1] - table[row]
-                coordinates[action] += 1
-                state += height ** (ndim - 1 - action)
-    return m, n_visited
-
-
-@njit(cache=True)
-def _empty_slots(capacity):
-    """A hash table, open addressing, for ``capacity`` states: at most half full, its size a power of two."""
-    size = 2
-    while size < 2 * capacity:
-        size *= 2
-    return np.full(size, -1, np.int64)
-
-
-@njit(cache=True)
-def _slot_of(state, slots, visited):
-    """Where a state's row stands in the hash table, or has to be put."""
-    last = len(slots) - 1
-    slot = (state * 0x9E3779B1) & last
-    while slots[slot] >= 0 and visited[slots[slot]] != state:
-        slot = (slot + 1) & last
-    return slot
-
-
-@njit(cache=True, fastmath=FAST)
-def _write_logits(pre_activation, weights, biases, head_weight, head_bias, logits):
-    """Write the outputs of the network into ``logits``."""
-    hidden, zero = pre_activation, pre_activation.dtype.type(0)
-    for layer in range(len(weights)):
-        hidden = _affine_of_relu(hidden, weights[layer], biases[layer])
-    for a in range(len(logits)):
-        total = head_bias[a]
-        for unit in range(len(hidden)):
-            total += max(hidden[unit], zero) * head_weight[a, unit]
-        logits[a] = total
-
-
-@njit(cache=True, fastmath=FAST)
-def _affine_of_relu(inputs, weight, bias):
-    """bias + relu(inputs) @ weight, over the active inputs alone, four at a time."""
-    active, n_active = np.empty(len(inputs), np.int64), 0
-    for unit in range(len(inputs)):
-        if inputs[unit] > 0:
-            active[n_active] = unit
-            n_active += 1
-    out = bias.copy()
-    whole = n_active - n_active % 4
-    for first in range(0, whole, 4):
-        i, j, k, l = active[first], active[first + 1], active[first + 2], active[first + 3]  # noqa: E741
-        x, y, z, w = inputs[i], inputs[j], inputs[k], inputs[l]
-        for unit in range(len(out)):
-            out[unit] += x * weight[i, unit] + y * weight[j, unit] + z * weight[k, unit] + w * weight[l, unit]
-    for first in range(whole, n_active):
-        i = active[first]
-        for unit in range(len(out)):
-            out[unit] += inputs[i] * weight[i, unit]
-    return out
-
-
-@njit(cache=True)
-def _draw(logits, coordinates, height, coefficient, rng):
-    """An action of softmax(logits / coefficient) over the legal ones; the last, stop, always is."""
-    stop = len(logits) - 1
-    largest = logits[stop]
-    for a in range(stop):
-        if coordinates[a] < height - 1:
-            largest = max(largest, logits[a])
-    total = 0.0
-    for a in range(stop + 1):
-        if a == stop or coordinates[a] < height - 1:
-            total += np.exp((logits[a] - largest) / coefficient)
-    left = rng.random() * total
-    for a in range(stop):
-        if coordinates[a] < height - 1:
-            left -= np.exp((logits[a] - largest) / coefficient)
-            if left < 0:
-                return a
-    return stop

@@ -29,7 +29,16 @@ SECTIONS = ("general", "env", "algo")
 MAX_STATES = 20_000_000  # the true distribution is held in memory
 
 # Fields that a resumed run may change: where it is stored, shown and computed, never what is computed.
-FREE_FIELDS = ("output_dir", "if_exists", "wandb_project", "tensorboard", "checkpoint_interval", "device", "threads")
+FREE_FIELDS = (
+    "output_dir",
+    "if_exists",
+    "wandb_project",
+    "tensorboard",
+    "checkpoint_interval",
+    "device",
+    "threads",
+    "kernels",
+)
 # Fields that do not name a run folder: the seed has a level of its own.
 UNNAMED_FIELDS = (*FREE_FIELDS, "seed", "name", "backward_approach")
 
@@ -56,6 +65,7 @@ CHECKS: dict[str, Check] = {
     "general.seed": _at_least(1),
     "general.device": _one_of("cpu", "cuda"),
     "general.threads": _at_least(1),
+    "general.kernels": _one_of("auto", "torch", "compiled"),
     "general.n_trajectories": _at_least(1),
     "general.n_envs": _within(1, 1e6),
     "general.validation_interval": _at_least(1),
@@ -100,13 +110,13 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 # What each field holds, read off the shipped defaults.
 TYPES: dict[str, type] = {
     f"{section}.{field}": type(value)
-    for section, configs in (
+    for section, shipped in (
         ("general", [shipped_general.get_config()]),
         ("env", [shipped_environment.get_config()]),
         ("algo", [shipped_algo.get_config(name) for name in shipped_algo.LEARNING]),
     )
-    for config in configs
-    for field, value in config.items()
+    for fields in shipped
+    for field, value in fields.items()
 }
 
 
@@ -210,22 +220,22 @@ def _load(section: str, given: str | None) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(*([argument] if argument else []))
+        fields = module.get_config(*([argument] if argument else []))
     # A configuration file is the user's program: whatever it raises is reported as its failure.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExperimentError(f"--{section} {given}: {reason}") from error
-    if not isinstance(config, ConfigDict):
+    if not isinstance(fields, ConfigDict):
         raise ExperimentError(f"--{section}: get_config of {path} must return an ml_collections ConfigDict")
-    _make_plain(config)
-    return config
+    _make_plain(fields)
+    return fields
 
 
-def _make_plain(config: ConfigDict) -> None:
-    with config.unlocked(), config.ignore_type():
-        for field, value in config.items():
+def _make_plain(fields: ConfigDict) -> None:
+    with fields.unlocked(), fields.ignore_type():
+        for field, value in fields.items():
             if isinstance(value, np.generic):
-                config[field] = value.item()
+                fields[field] = value.item()
 
 
 def _require_known_fields(argv: list[str], defaults: dict[str, ConfigDict]) -> None:

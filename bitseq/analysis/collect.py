@@ -125,7 +125,7 @@ def stretches_of(meta: dict[str, Any]) -> str:
     return "; ".join(places) if len(places) > 1 else ""
 
 
-def rows_of(
+def thinned_rows(
     run: Path, config: dict[str, Any], suite: str, varying: list[str], origin: dict[str, str]
 ) -> list[dict[str, str]]:
     """At most 200 evenly spaced rows of a run's metrics.csv, the last among them, with what identifies the run.
@@ -172,7 +172,7 @@ def read_runs(
     require_comparable(known + configs, varying)
     rows: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for run, config, origin in zip(runs, configs, origins, strict=True):
-        for key, added in by_run(rows_of(run, config, suite, varying, origin)).items():
+        for key, added in by_run(thinned_rows(run, config, suite, varying, origin)).items():
             rows[key] = merged(rows.get(key, []), added)
     if not rows:
         raise ExperimentError("no run has a row of metrics yet: wait for its first evaluation")

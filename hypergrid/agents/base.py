@@ -24,9 +24,7 @@ from hypergrid.sampling import Transitions, sample_trajectories, taken_log_pb
 
 
 class SamplingAgent:
-    """The part of every agent that samples and is evaluated; alone, the reference algorithms.
-
-    ``perfect`` draws terminal states from R / Z itself; ``uniform`` follows a uniform P_F. Neither learns.
+    """The part of every agent that samples and is evaluated; alone, the reference that follows a uniform P_F.
 
     Args:
         config: general, env and algo sections.
@@ -41,9 +39,10 @@ class SamplingAgent:
 
     def __init__(self, config: ConfigDict, environment: GridEnvironment, streams: Streams) -> None:
         general = config.general
-        self.config, self.environment, self.streams = config.algo, environment, streams
+        self.algo, self.environment, self.streams = config.algo, environment, streams
         self.batch_size = general.n_envs
         self.n_steps = -(-general.n_trajectories // general.n_envs)
+        self._kernels = general.kernels
         self._validation_interval, self._exact_interval = general.validation_interval, general.exact_interval
         self._histogram = evaluation.TerminalHistogram(environment.n_states, general.validation_samples)
         self.policies = self._make_policies()
@@ -59,16 +58,10 @@ class SamplingAgent:
         """Every trainable parameter."""
         return self._parameters
 
-    def sample(self) -> Transitions | None:
+    def sample(self) -> Transitions:
         """A batch of trajectories of the current P_F; its terminal states enter the histogram."""
-        if self.config.name == "perfect":
-            draws = self.streams.sampling.choice(
-                self.environment.n_states, size=self.batch_size, p=self.environment.true_distribution
-            )
-            self._histogram.push(draws)
-            return None
         batch = sample_trajectories(
-            self.policies, self.environment, self.batch_size, self.streams.sampling, self.coefficient
+            self.policies, self.environment, self.batch_size, self.streams.sampling, self.coefficient, self._kernels
         )
         self._histogram.push(self.environment.index(batch.terminal_states).cpu().numpy())
         return batch
@@ -87,8 +80,6 @@ class SamplingAgent:
 
     def exact_distribution(self) -> np.ndarray:
         """(n_states,) the sampler's own distribution over terminal states, without sampling noise."""
-        if self.config.name == "perfect":
-            return self.environment.true_distribution
         probabilities = evaluation.forward_probabilities(self.policies, self.environment, self.coefficient)
         return evaluation.terminal_distribution(probabilities, self.environment)
 
@@ -131,6 +122,19 @@ class SamplingAgent:
         self.streams.load_state_dict(state["streams"])
 
 
+class PerfectAgent(SamplingAgent):
+    """The reference that draws its terminal states from R / Z itself."""
+
+    def sample(self) -> None:
+        """Terminal states enter the histogram; there are no trajectories."""
+        true = self.environment.true_distribution
+        self._histogram.push(self.streams.sampling.choice(len(true), size=self.batch_size, p=true))
+
+    def exact_distribution(self) -> np.ndarray:
+        """(n_states,) R / Z."""
+        return self.environment.true_distribution
+
+
 class LearningAgent(SamplingAgent, ABC):
     """Shared by all objectives: policies, the two optimisers, and the loss of P_B."""
 
@@ -140,7 +144,7 @@ class LearningAgent(SamplingAgent, ABC):
     def __init__(self, config: ConfigDict, environment: GridEnvironment, streams: Streams) -> None:
         self.approach: BackwardApproach = APPROACHES[config.algo.backward_approach]
         super().__init__(config, environment, streams)
-        self.backward_first = self.config.update_order == "backward_first"
+        self.backward_first = self.algo.update_order == "backward_first"
         self._recent = RecentBatches()
         self._last_states: Tensor | None = None
         self.forward_learner = self._make_forward_learner()
@@ -153,10 +157,10 @@ class LearningAgent(SamplingAgent, ABC):
                 self.environment.ndim,
                 self.environment.height,
                 self.approach,
-                width=self.config.hidden_width,
-                n_layers=self.config.hidden_layers,
-                tied_trunk=self.config.tied_trunk,
-                zero_initialisation=self.config.zero_initialisation,
+                width=self.algo.hidden_width,
+                n_layers=self.algo.hidden_layers,
+                tied_trunk=self.algo.tied_trunk,
+                zero_initialisation=self.algo.zero_initialisation,
                 has_log_flow=self.has_log_flow,
                 has_log_z=self.has_log_z,
             ).to(self.environment.device)
@@ -166,17 +170,17 @@ class LearningAgent(SamplingAgent, ABC):
         names = ["trunk", "forward_head", "log_flow"]
         if self.approach.forward_gradient_reaches_backward:
             names += ["backward_head", "backward_trunk"]
-        parameters = [{"params": parameters_of(groups, names), "lr": self.config.learning_rate}]
+        parameters = [{"params": parameters_of(groups, names), "lr": self.algo.learning_rate}]
         if self.has_log_z:
-            parameters.append({"params": groups["log_z"], "lr": self.config.log_z_learning_rate})
-        return Learner(Adam(parameters, fused=True), max_norm=self.config.gradient_clipping)
+            parameters.append({"params": groups["log_z"], "lr": self.algo.log_z_learning_rate})
+        return Learner(Adam(parameters, fused=True), max_norm=self.algo.gradient_clipping)
 
     def _make_backward_learner(self) -> Learner:
         trunk = "trunk" if self.policies.tied else "backward_trunk"
         parameters = parameters_of(self.policies.groups(), [trunk, "backward_head"])
-        optimizer = Adam(parameters, lr=self.config.backward_learning_rate, fused=True)
-        decay = self.config.backward_learning_rate_decay if self.approach.decays_learning_rate else 1.0
-        return Learner(optimizer, ExponentialLR(optimizer, decay), max_norm=self.config.gradient_clipping)
+        optimizer = Adam(parameters, lr=self.algo.backward_learning_rate, fused=True)
+        decay = self.algo.backward_learning_rate_decay if self.approach.decays_learning_rate else 1.0
+        return Learner(optimizer, ExponentialLR(optimizer, decay), max_norm=self.algo.gradient_clipping)
 
     @property
     def learning(self) -> bool:
@@ -202,7 +206,7 @@ class LearningAgent(SamplingAgent, ABC):
 
     def update_backward_target(self) -> None:
         """One EMA step of P_B's target."""
-        self.policies.update_backward_target(self.config.target_decay)
+        self.policies.update_backward_target(self.algo.target_decay)
 
     def scored_log_pb(self, states: Tensor, hidden: Tensor | None) -> Tensor:
         """(M, D) the log P_B that the P_F objective scores, as the approach's row says.

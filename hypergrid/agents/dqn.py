@@ -22,7 +22,7 @@ class QAgent(LearningAgent):
 
     def __init__(self, config: ConfigDict, environment: GridEnvironment, streams: Streams) -> None:
         algo = config.algo
-        self._alpha, self._l0 = (algo.m_alpha, algo.m_l0) if algo.name == "munchausen_dqn" else (0.0, 0.0)
+        self._alpha, self._l0 = algo.get("m_alpha", 0.0), algo.get("m_l0", 0.0)  # SoftDQN has neither
         self.coefficient = objectives.entropy_coefficient(self._alpha)
         super().__init__(config, environment, streams)
         self.q_target = (frozen_copy(self.policies.trunk), frozen_copy(self.policies.forward_head))
@@ -37,7 +37,7 @@ class QAgent(LearningAgent):
     @property
     def learning(self) -> bool:
         """Learning starts after ``start_learning`` iterations of sampling."""
-        return self._n_sampled > self.config.start_learning
+        return self._n_sampled > self.algo.start_learning
 
     def sample(self) -> Transitions:
         """A batch of the current P_F, pushed into the replay buffer."""
@@ -61,7 +61,7 @@ class QAgent(LearningAgent):
         """Huber loss of Q on replayed transitions, which is their new priority; log P_B is computed afresh."""
         if not self.learning:
             return None
-        drawn = self._replay.draw(self.config.replay_batch_size, self.streams.replay)
+        drawn = self._replay.draw(self.algo.replay_batch_size, self.streams.replay)
         positions, (states, actions, weights) = drawn[0], (self._to_device(array) for array in drawn[1:])
         next_states, action = self.environment.step(states, actions), actions.unsqueeze(1)
         q_values = self.policies.forward_logits(states, self.policies.trunk(states))
@@ -80,13 +80,12 @@ class QAgent(LearningAgent):
         return objectives.dqn_target(log_pb, next_value, log_reward, is_stop, policy, self._alpha, self._l0)
 
     def _huber(self, q_value: Tensor, target: Tensor) -> Tensor:
-        return torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.config.huber_delta)
+        return torch.nn.functional.huber_loss(q_value, target, reduction="none", delta=self.algo.huber_delta)
 
     @torch.no_grad()
     def _target_q(self, states: Tensor) -> Tensor:
         trunk, head = self.q_target
-        limit = self.environment.height - 1
-        return head(trunk(states)).masked_fill(torch.nn.functional.pad(states == limit, (0, 1)), MASKED)
+        return head(trunk(states)).masked_fill(~self.environment.forward_mask(states), MASKED)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         dtype = torch.long if array.dtype.kind == "i" else torch.get_default_dtype()
@@ -96,7 +95,7 @@ class QAgent(LearningAgent):
         """One EMA step of the Q target."""
         online = (self.policies.trunk, self.policies.forward_head)
         for target, source in zip(self.q_target, online, strict=True):
-            ema_update(target.parameters(), source.parameters(), self.config.target_decay)
+            ema_update(target.parameters(), source.parameters(), self.algo.target_decay)
 
     @torch.no_grad()
     def estimated_log_z(self) -> float:

@@ -1,9 +1,9 @@
-"""The agent of each objective: BalanceAgent, QAgent, and the references that only sample."""
+"""The agent of each objective, and the references that only sample."""
 
 from ml_collections import ConfigDict
 
-from hypergrid.agents.balance import BalanceAgent
-from hypergrid.agents.base import SamplingAgent
+from hypergrid.agents.balance import DetailedBalanceAgent, SubTrajectoryBalanceAgent, TrajectoryBalanceAgent
+from hypergrid.agents.base import PerfectAgent, SamplingAgent
 from hypergrid.agents.dqn import QAgent
 from hypergrid.common.randomness import Streams
 from hypergrid.environment import GridEnvironment
@@ -20,12 +20,12 @@ COLUMNS = (
 
 
 AGENTS: dict[str, type[SamplingAgent]] = {
-    "tb": BalanceAgent,
-    "db": BalanceAgent,
-    "subtb": BalanceAgent,
+    "tb": TrajectoryBalanceAgent,
+    "db": DetailedBalanceAgent,
+    "subtb": SubTrajectoryBalanceAgent,
     "soft_dqn": QAgent,
     "munchausen_dqn": QAgent,
-    "perfect": SamplingAgent,
+    "perfect": PerfectAgent,
     "uniform": SamplingAgent,
 }
 

@@ -1,1 +1,1 @@
-"""A run as torchgfn estimators."""
+"""A run as torchgfn estimators, and the backward approaches in anyone's torchgfn program."""

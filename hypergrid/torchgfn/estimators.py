@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hypergrid.agents.base import SamplingAgent
 from hypergrid.agents.dqn import QAgent
 from hypergrid.agents.table import make_agent
+from hypergrid.common.run_folder import restore_agent
 from hypergrid.common.terminal import ExperimentError
 from hypergrid.environment import ExactGrid
 from hypergrid.policies import MASKED, LearnedBackward, Trunk
@@ -42,7 +43,7 @@ def load_estimators(run_dir: str | Path) -> Estimators:
     Raises:
         ExperimentError: the folder has no readable checkpoint, or is a ``perfect`` run, which has no policy.
     """
-    agent = _load_agent(Path(run_dir))
+    agent = load_agent(Path(run_dir))
     policies, environment = agent.policies, agent.environment
     preprocessor = KHotPreprocessor(environment.height, environment.ndim)
     n_actions = environment.ndim + 1
@@ -94,23 +95,17 @@ def _config_of(run_dir: Path) -> ConfigDict:
     return config
 
 
-def _load_agent(run_dir: Path) -> SamplingAgent:
+def load_agent(run_dir: Path) -> SamplingAgent:
+    """The agent of a run folder, on the CPU, as its checkpoint left it; see ``load_estimators``."""
     config = _config_of(run_dir)
     if not (run_dir / "checkpoint.pt").is_file():
         raise ExperimentError(f"{run_dir} is not a run with a checkpoint: it needs config.json and checkpoint.pt")
     if config.algo.name == "perfect":
         raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load")
-    config.general.device = "cpu"
+    config.general.update(device="cpu", kernels="auto")  # of which older runs say nothing
     with torch.random.fork_rng(devices=[]):
         agent = make_agent(config)
-    try:
-        state = torch.load(run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
-        agent.policies.load_state_dict(state["agent"]["policies"])
-    # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
-    except Exception as error:
-        raise ExperimentError(
-            f"{run_dir}/checkpoint.pt is damaged or of another program: train the run again"
-        ) from error
+    restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")
     return agent
 
 

@@ -30,7 +30,7 @@ choose_seeds() {
 # choose_approaches DEFAULT: any rows of the table of approaches.
 choose_approaches() {
     local rows
-    rows=$(tr -d '\n' <"$root/$suite/backward_loss.py" | grep -o 'BackwardApproach( *"[^"]*"' | cut -d '"' -f 2)
+    rows=$(tr -d '\n' <"$root/$suite/common/backward_loss.py" | grep -o 'BackwardApproach( *"[^"]*"' | cut -d '"' -f 2)
     choose APPROACHES "$1" "${rows//$'\n'/|}"
 }
 

@@ -89,7 +89,7 @@ def children(environment: GridEnvironment, state: int) -> list[tuple[int, int]]:
 
 def backward_table(environment: GridEnvironment, kind: str) -> Tensor:
     """(S, D) log P_B of every state, uniform, maxent or random."""
-    states = environment.states(torch.arange(environment.n_states))
+    states = environment.states_at(torch.arange(environment.n_states))
     if kind == "random":
         logits = torch.from_numpy(np.random.default_rng(3).normal(size=states.shape) * 2)
         return logits.masked_fill(states == 0, -torch.inf).log_softmax(-1).masked_fill(states == 0, -torch.inf)
@@ -127,13 +127,13 @@ def all_trajectories(environment: GridEnvironment) -> Transitions:
 
     extend([], 0)
     state, following, action, trajectory = torch.tensor(rows).T
-    visited = environment.states(torch.arange(environment.n_states))
+    visited = environment.states_at(torch.arange(environment.n_states))
     return Transitions(visited, state, following, action, trajectory, action == environment.ndim)
 
 
 def random_policy(environment: GridEnvironment, seed: int) -> Tensor:
     """(S, D+1) log P_F drawn at random, -inf where illegal."""
-    states = environment.states(torch.arange(environment.n_states))
+    states = environment.states_at(torch.arange(environment.n_states))
     illegal = ~environment.forward_mask(states)
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=illegal.shape))
     return logits.masked_fill(illegal, -torch.inf).log_softmax(-1)

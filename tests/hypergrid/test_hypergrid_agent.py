@@ -509,7 +509,7 @@ def test_uniform_never_deviates_and_maxent_always_does(new_agent, objective):
 def test_backward_probabilities_are_masked_and_normalised(new_policies, grid):
     environment, policies = grid(2, 4), new_policies(2, 4, zero_initialisation=False)
     assert isinstance(policies.backward, LearnedBackward)
-    states = environment.states(torch.arange(environment.n_states))
+    states = environment.states_at(torch.arange(environment.n_states))
     probabilities = policies.backward.log_probs(states).exp()[1:]
     assert not probabilities[~environment.backward_mask(states)[1:]].any()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(environment.n_states - 1))

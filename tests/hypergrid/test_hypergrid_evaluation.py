@@ -87,7 +87,7 @@ def test_forward_probabilities_are_the_masked_softmax_of_every_state(grid, new_p
     environment, policies = grid(2, 4), new_policies(2, 4, scale=5.0)
     found = evaluation.forward_probabilities(policies, environment, coefficient)
     for index in range(environment.n_states):
-        state = environment.states(torch.tensor([index]))
+        state = environment.states_at(torch.tensor([index]))
         output = policies.forward_head(policies.trunk(state))[0].detach().double().numpy() / coefficient
         expected = np.exp(output) * environment.forward_mask(state)[0].numpy()
         np.testing.assert_allclose(found[index], expected / expected.sum(), rtol=1e-5)

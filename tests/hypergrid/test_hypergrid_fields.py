@@ -84,6 +84,10 @@ def test_every_field_that_trains_has_an_effect(algorithm, change, weights):
     assert differ(base, changed)
 
 
+def test_the_readable_rollout_trains_as_the_compiled_one(weights):
+    assert not differ(weights("tb", "--general.kernels=torch"), weights("tb", "--general.kernels=compiled"))
+
+
 def test_the_modes_reward_has_an_effect(weights):
     """A mode needs 0.3 < |s/(H-1) - 0.5| < 0.4: a 4x4 grid has none, an 8x8 grid does."""
     assert differ(weights("tb", "--env.height=8"), weights("tb", "--env.height=8", "--env.R2=5"))

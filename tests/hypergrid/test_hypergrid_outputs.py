@@ -1,6 +1,7 @@
 """What is made of finished runs: torchgfn estimators, the tidy CSV, the report, the pictures."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypergrid.analysis import collect, report
 from hypergrid.common.run_folder import ExperimentError
 from hypergrid.evaluation import forward_probabilities
 from hypergrid.run_hypergrid_exp import main
-from hypergrid.torchgfn.estimators import _load_agent
+from hypergrid.torchgfn.estimators import load_agent
 
 CONFIGS = Path(hypergrid.__file__).parent / "experiments" / "config"
 
@@ -39,7 +40,7 @@ def tiny_run(folder, algorithm, approach, *extra, seed=3):
 def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
     run = tiny_run(tmp_path, algorithm, approach)
     forward, backward, log_flow = hypergrid.load_estimators(run)
-    agent = _load_agent(run)
+    agent = load_agent(run)
     environment = agent.environment
     states = environment.gfn.all_states
     expected = torch.from_numpy(forward_probabilities(agent.policies, environment, agent.coefficient)).float()
@@ -58,11 +59,19 @@ def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
     assert trajectories.terminating_states.tensor.shape == (50, 2)
 
 
+def test_a_run_from_before_a_free_field_loads(tmp_path):
+    path = tiny_run(tmp_path, "tb", "uniform") / "config.json"
+    config = json.loads(path.read_text())
+    del config["general"]["kernels"]
+    path.write_text(json.dumps(config))
+    assert load_agent(path.parent).n_steps > 0
+
+
 def test_the_environment_of_a_run_is_torchgfns_with_the_runs_reward(tmp_path):
     run = tiny_run(tmp_path, "tb", "uniform", "--env.height=11")
     environment = hypergrid.load_environment(run)
     assert isinstance(environment, HyperGrid)
-    expected = _load_agent(run).environment.log_rewards.exp()
+    expected = load_agent(run).environment.log_rewards.exp()
     torch.testing.assert_close(environment.reward(environment.all_states), expected)
     trajectories = Sampler(hypergrid.load_estimators(run).forward).sample_trajectories(environment, n=5)
     assert trajectories.terminating_states.tensor.shape == (5, 2)

@@ -54,7 +54,7 @@ def as_transitions(trajectories, environment):
     index, following, action, trajectory = torch.cat(rows, dim=1)
     distinct, row = torch.unique(index, return_inverse=True)
     return Transitions(
-        environment.states(distinct),
+        environment.states_at(distinct),
         row,
         torch.searchsorted(distinct, following),
         action,

@@ -54,7 +54,7 @@ def test_actions_of_every_state_follow_the_network(grid, new_policies, ndim, hei
     with torch.no_grad():
         policies.forward_head.bias[-1] -= 2  # fewer stops, so that every state is visited
     batch = sample_trajectories(policies, environment, 20_000, np.random.default_rng(9))
-    states = environment.states(torch.arange(environment.n_states))
+    states = environment.states_at(torch.arange(environment.n_states))
     with torch.no_grad():
         probabilities = policies.forward_logits(states, policies.trunk(states)).double().softmax(-1).numpy()
     counts = np.zeros((environment.n_states, ndim + 1))
@@ -68,6 +68,22 @@ def test_actions_of_every_state_follow_the_network(grid, new_policies, ndim, hei
             degrees, tested = degrees + len(expected) - 1, tested + 1
     assert tested > environment.n_states / 2
     assert stats.chi2.sf(statistic, degrees) > 1e-4
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+def test_the_compiled_rollout_walks_as_the_readable_one(double, grid, new_policies, n_layers, coefficient):
+    """In float64 a draw that rounding decides does not happen: the same random numbers, the same trajectories."""
+    environment = grid(3, 5, dtype=torch.float64)
+    policies = new_policies(3, 5, scale=8.0, n_layers=n_layers)
+    with torch.no_grad():
+        policies.forward_head.bias[-1] -= 3  # fewer stops
+    batches, streams = [], [np.random.default_rng(2) for _ in range(2)]
+    for kernels, rng in zip(("torch", "compiled"), streams, strict=True):
+        batches.append(sample_trajectories(policies, environment, 100, rng, coefficient, kernels))
+    assert all(torch.equal(readable, compiled) for readable, compiled in zip(*batches, strict=True))
+    assert len(batches[0].actions) > 300
+    assert streams[0].random() == streams[1].random()  # both took one number a transition
 
 
 def test_same_generator_state_gives_the_same_trajectories(grid, new_policies):

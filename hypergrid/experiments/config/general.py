@@ -15,6 +15,7 @@ def get_config(seed: str = "1") -> ConfigDict:
     config.seed = int(seed)  # positive; splits into streams for initialisation, sampling, replay, evaluation
     config.device = "cpu"  # or cuda, which is slower here: the network is small, and the rollout walks on the CPU
     config.threads = 1  # of torch on the CPU; two runs of one thread beat one run of two
+    config.kernels = "auto"  # the rollout: compiled (auto), or torch, the readable form: the same draws, far slower
     config.n_trajectories = 1_000_000  # sampled in the whole run, rounded up to whole iterations
     config.n_envs = 16  # trajectories per iteration
     config.validation_interval = 100  # iterations between rows of metrics.csv

@@ -1,0 +1,1 @@
+"""torchgfn programs that run in a minute."""
