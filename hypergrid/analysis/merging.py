@@ -26,6 +26,7 @@ STORAGE = (
     "workers",
     "device",
     "threads",
+    "kernels",
 )
 
 

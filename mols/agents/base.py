@@ -97,6 +97,7 @@ class LearningAgent(ABC):
                 n_heads=self.config.n_heads,
                 uniform_initialisation=not self.config.rand_pb_init,
                 has_log_z=self.has_log_z,
+                kernels=self.config.kernels,
             ).to(self.environment.device)
 
     def _make_forward_learner(self) -> Learner:

@@ -27,7 +27,7 @@ class Graphs(NamedTuple):
 
 
 class CompiledGraphs:
-    """Who is whose neighbour in graphs of several sizes; the methods are those of ``GroupedGraphs``.
+    """Who hears whom in graphs of several sizes, and what a layer does with it besides its linear maps.
 
     Args:
         kinds: (B, T, T) of the graphs of each size, at [t, s] the kind of the edge to token t from s, -1 for none.
@@ -39,11 +39,22 @@ class CompiledGraphs:
         self._graphs = Graphs(first, pairs, torch.cat([of_size.flatten() for of_size in kinds]).numpy())
 
     def received(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """(n, 2 width), see ``GroupedGraphs.received``."""
+        """(n, 2 width) tokens normalised over their graph, and these plus what their neighbours send them (GENConv).
+
+        Args:
+            tokens: (n, width).
+            table: (K, width) embedding of every kind of edge.
+        """
         return _Received.apply(tokens, table, self._graphs)
 
     def attended(self, mapped: Tensor, edge_key: Tensor, edge_value: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Two of (n, width), see ``GroupedGraphs.attended``."""
+        """(n, width) tokens after the attention to their neighbours, and the same normalised over their graph.
+
+        Args:
+            mapped: (n, 3 heads * width + width) queries, keys and values, and what is added without attention.
+            edge_key, edge_value: (heads, K, width) what a kind of edge adds to a key and to a value.
+            tokens: (n, width) before it.
+        """
         return _Attended.apply(mapped, edge_key, edge_value, tokens, self._graphs)
 
 

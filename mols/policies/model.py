@@ -35,6 +35,7 @@ class Policies(nn.Module):
         width, n_layers, n_heads: of the trunk.
         uniform_initialisation: whether a learned P_B starts at uniform.
         has_log_z: whether the objective needs log Z rather than log F.
+        kernels: the form of the trunk's layers.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Policies(nn.Module):
         n_heads: int = 2,
         uniform_initialisation: bool = True,
         has_log_z: bool = False,
+        kernels: str = "auto",
     ) -> None:
         super().__init__()
         self.environment = environment
@@ -59,6 +61,7 @@ class Policies(nn.Module):
             width=width,
             n_layers=n_layers,
             n_heads=n_heads,
+            kernels=kernels,
         )
         self.heads = heads_of(environment)
         self.forward_head = self.heads.forward(width)

@@ -140,6 +140,7 @@ def read_config(run: Path) -> ConfigDict:
         raise ExperimentError(f"{run}/config.json is damaged: name another run") from error
     if environment not in TASKS:
         raise ExperimentError(f"{run} is no run of {' or '.join(TASKS)}: name one of this suite")
+    config.kernels = settings.AUTO  # which gives the same, and older runs do not have
     for name, option in settings.by_name(TASKS[environment].OPTIONS).items():
         needed = not option.objectives or config.get("algo") in option.objectives
         if needed and name not in (*settings.OWN_REWARD_OPTIONS, *config):

@@ -186,6 +186,16 @@ def test_a_run_goes_on_on_another_device_with_other_threads(tmp_path, no_picture
     assert (run / "DONE").exists()
 
 
+def test_other_kernels_give_the_same_up_to_rounding_and_may_go_on_with_a_run(tmp_path, no_pictures):
+    argv, losses = command("tb", tmp_path), []
+    for kernels in ("auto", "torch"):
+        assert main([*argv, "--kernels", kernels, "--if_exists", "overwrite"]) == 0
+        losses.append(list(read_metrics(only_run(tmp_path))["loss"]))
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=1e-3)
+    (only_run(tmp_path) / "DONE").unlink()
+    assert main([*argv, "--kernels", "compiled", "--if_exists", "resume"]) == 0
+
+
 def test_overwrite_starts_again(tmp_path, no_pictures):
     argv = command("tb", tmp_path)
     assert main(argv) == 0
