@@ -28,7 +28,7 @@ from mols.common.backward_loss import (
     uniform_deviation,
 )
 from mols.common.randomness import Streams
-from mols.environments.fragments import States
+from mols.environments.base import States
 from mols.evaluation import MoleculeTracker, pearson, sorted_modes
 from mols.policies.graph_transformer import Features
 from mols.policies.model import Policies, frozen_copy, move_towards, parameters_of

@@ -21,7 +21,7 @@ from torch.nn.functional import leaky_relu
 
 from mols.kernels.compiled_graphs import CompiledGraphs
 from mols.policies.compiled_layers import CompiledLayer
-from mols.policies.layers import ABSENT, FIRST, SELF, VIRTUAL, Edges, Layer
+from mols.policies.layers import ABSENT, FIRST, SELF, VIRTUAL, Layer, Neighbours
 
 CHUNK = 1024  # graphs in one pass: bounds its memory
 
@@ -130,7 +130,7 @@ class GraphTransformer(nn.Module):
             layers = [CompiledLayer(layer, edge, condition) for layer in self.layers]
             return Tables(node, condition, layers, CompiledGraphs)
         layers = [partial(layer, table=edge, condition=condition) for layer in self.layers]
-        return Tables(node, condition, layers, Edges.of)
+        return Tables(node, condition, layers, Neighbours.of)
 
     @property
     def is_compiled(self) -> bool:

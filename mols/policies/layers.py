@@ -26,8 +26,8 @@ ABSENT = -1  # in the place of a kind: no edge
 VIRTUAL, SELF, FIRST = 0, 1, 2  # kinds of edges; those between nodes come after, one for each pair of ends
 
 
-class Edges(NamedTuple):
-    """The edges of G graphs, whose n tokens stand graph after graph.
+class Neighbours(NamedTuple):
+    """Who hears whom in G graphs, whose n tokens stand graph after graph: their edges.
 
     Attributes:
         ends: (2, E) the token that each edge comes from, and the one that it goes to.
@@ -42,7 +42,7 @@ class Edges(NamedTuple):
     n_graphs: int
 
     @classmethod
-    def of(cls, kinds: Sequence[Tensor]) -> "Edges":
+    def of(cls, kinds: Sequence[Tensor]) -> "Neighbours":
         """Of (B, T, T) kinds of the graphs of each size, at [t, s] that of the edge to token t from s, or ABSENT."""
         ends, sizes, n_tokens = [], [], 0
         for of_size in kinds:
@@ -76,25 +76,25 @@ class Layer(nn.Module):
         self.condition = nn.Linear(width, 2 * width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, edges: Edges, table: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, neighbours: Neighbours, table: Tensor, condition: Tensor) -> Tensor:
         """(n, width) -> (n, width).
 
         Args:
             tokens: (n, width) graph after graph.
-            edges: who hears whom.
+            neighbours: who hears whom.
             table: (K, width) embedding of every kind of edge.
             condition: (width,).
         """
         message, attention, norm = _convolutions(self.width, self.n_heads)
-        of_edges = table[edges.kind]
-        normed = norm(tokens, edges.graph, edges.n_graphs)
-        inputs = (normed, normed + GEN_EPSILON), edges.ends, of_edges
+        of_edges = table[neighbours.kind]
+        normed = norm(tokens, neighbours.graph, neighbours.n_graphs)
+        inputs = (normed, normed + GEN_EPSILON), neighbours.ends, of_edges
         heard = functional_call(message, self._of_message(), inputs)
-        inputs = torch.cat([normed, heard], 1), edges.ends, of_edges
+        inputs = torch.cat([normed, heard], 1), neighbours.ends, of_edges
         attended = functional_call(attention, self._of_attention(), inputs)
         factor, shift = self.condition(condition).chunk(2)
         tokens = tokens + factor * self.out(attended) + shift
-        normed = norm(tokens, edges.graph, edges.n_graphs)
+        normed = norm(tokens, neighbours.graph, neighbours.n_graphs)
         return tokens + self.down(leaky_relu(self.up(normed)))
 
     def _of_message(self) -> Mapping[str, Tensor]:

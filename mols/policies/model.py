@@ -5,13 +5,12 @@ Which heads there are is the environment's, see ``heads``.
 
 import copy
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mols.common.backward_loss import BackwardApproach, ema_update, uniform_log_pb
-from mols.environments.fragments import States
+from mols.environments.base import Environment, States
 from mols.policies.graph_transformer import Features, GraphTransformer, Tables, mlp
 from mols.policies.heads import heads_of
 
@@ -40,7 +39,7 @@ class Policies(nn.Module):
 
     def __init__(
         self,
-        environment: Any,
+        environment: Environment,
         approach: BackwardApproach,
         *,
         temperature: float = 10.0,

@@ -19,7 +19,8 @@ from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.common.files import make_folder
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns, write_table
 from mols.molecules.fragments import FragmentMolecules
 from mols.molecules.reference_set import finished_at_random, random_finished_states

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import leaky_relu
 
-from mols.environments.fragments import Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import Trees
 from mols.policies import graph_transformer
 from mols.policies.graph_transformer import GraphTransformer
 
