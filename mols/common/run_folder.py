@@ -142,19 +142,8 @@ class Run:
         if not path.exists():
             self._cut_metrics(0)
             return 0
-        try:
-            if zipfile.ZipFile(path).testzip():
-                raise ValueError("bad checksum")  # which torch itself does not look at
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            step, self.wall_s = int(state["step"]), float(state["wall_s"])
-            agent.load_state_dict(state["agent"])
-        # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
-        except Exception as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ExperimentError(
-                f"{path} is damaged or of another program ({reason}): "
-                f"delete it to train this run again from the start, or use {self._flag}=overwrite"
-            ) from error
+        advice = f"delete it to train this run again from the start, or use {self._flag}=overwrite"
+        step, self.wall_s = restore_agent(agent, path, advice)
         self._cut_metrics(step)
         return step
 
@@ -271,6 +260,24 @@ class Run:
             raise ExperimentError(f"{self._metrics} has other columns than this program: use {self._flag}=overwrite")
         kept = [",".join(row.values()) for row in rows if float(row["step"]) <= step]
         write_text(self._metrics, "\n".join([",".join(names), *kept]) + "\n")
+
+
+def restore_agent(agent: Any, path: Path, advice: str) -> tuple[int, float]:
+    """Give an agent what a checkpoint holds; returns its step and the seconds of training until then.
+
+    Raises:
+        ExperimentError: it is damaged, or of another program or configuration; ends with ``advice``.
+    """
+    try:
+        if zipfile.ZipFile(path).testzip():
+            raise ValueError("bad checksum")  # which torch itself does not look at
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        agent.load_state_dict(state["agent"])
+        return int(state["step"]), float(state["wall_s"])
+    # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
+    except Exception as error:
+        cause = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ExperimentError(f"{path} is damaged or of another program ({cause}): {advice}") from error
 
 
 def read_metrics(directory: Path) -> dict[str, list[float]]:

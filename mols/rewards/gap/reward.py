@@ -5,6 +5,7 @@ g in Hartree; g5, gmin and gmax are its 5th percentile, least and largest value 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from rdkit import Chem
@@ -12,9 +13,16 @@ from torch import Tensor
 
 from mols.molecules.conformers import ConformerMap
 from mols.molecules.qm9 import EV_PER_HARTREE, GAP_MAX, GAP_MIN, GAP_PERCENTILE_5
-from mols.rewards.base import Reward
+from mols.rewards.base import Proxy, Reward
 from mols.rewards.gap.proxy import GapProxy
 from mols.rewards.mxmnet.network import MXMNet
+
+
+class Gaps(Proxy[Chem.Mol], Protocol):
+    """Gaps in eV, by whatever network."""
+
+    def close(self) -> None:
+        """End the worker processes."""
 
 
 class EmbeddedGap:
@@ -69,7 +77,7 @@ class GapReward(Reward):
 
     bounds = (1e-4, 2.0)
 
-    def __init__(self, network: EmbeddedGap | MXMNetGap, *, exponent: float = 10.0) -> None:
+    def __init__(self, network: Gaps, *, exponent: float = 10.0) -> None:
         super().__init__(exponent)
         self._network = network
 
