@@ -4,18 +4,14 @@ g in Hartree; g5, gmin and gmax are its 5th percentile, least and largest value 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
-import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mols.molecules.conformers import ConformerMap
 from mols.molecules.qm9 import EV_PER_HARTREE, GAP_MAX, GAP_MIN, GAP_PERCENTILE_5
 from mols.rewards.base import Proxy, Reward
 from mols.rewards.gap.proxy import GapProxy
-from mols.rewards.mxmnet.network import MXMNet
 
 
 class Gaps(Proxy[Chem.Mol], Protocol):
@@ -37,34 +33,6 @@ class EmbeddedGap:
 
     def close(self) -> None:
         """Nothing to end."""
-
-
-class MXMNetGap:
-    """Gaps in eV by MXMNet on conformers of RDKit.
-
-    Args:
-        weights: the published file.
-        workers: processes that make conformers; 0: none besides this one.
-
-    Raises:
-        ExperimentError: the file is missing, damaged or of another network.
-    """
-
-    def __init__(self, weights: Path, workers: int = 0) -> None:
-        self._network, self._conformers = MXMNet.load(weights), ConformerMap(workers)
-
-    def __call__(self, molecules: Sequence[Chem.Mol]) -> Tensor:
-        """(N,) gaps in eV; NaN for a molecule without a conformer."""
-        structures = self._conformers([Chem.MolToSmiles(molecule) for molecule in molecules])
-        gaps = torch.full((len(molecules),), torch.nan)
-        known = [row for row, structure in enumerate(structures) if structure is not None]
-        if known:
-            gaps[known] = self._network([structures[row] for row in known]).to(gaps)
-        return gaps
-
-    def close(self) -> None:
-        """End the worker processes."""
-        self._conformers.close()
 
 
 class GapReward(Reward):
