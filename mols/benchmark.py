@@ -31,6 +31,7 @@ from mols.tasks import qm9, seh_frag
 
 APPROACHES = ("uniform", "tlm")
 TASKS = {"seh": seh_frag, "qm9": qm9}
+PROXIES = {seh_frag.NAME: "original", qm9.NAME: "embedded"}
 BATCH = 64
 ENVIRONMENT = ("forward_mask", "step", "undo", "keys")
 PARTS = ("rollout", "environment", "reward", "losses", "updates")
@@ -92,7 +93,7 @@ def warm_agent(task, objective: str, approach: str, data_dir: str) -> LearningAg
     """A default agent of seed 1 after two iterations."""
     argv = ["--algo", objective, "--backward_approach", approach, "--device", "cpu", "--batch_size", str(BATCH)]
     argv += ["--corr_every", "0", *(["--data_dir", data_dir] if data_dir else [])]
-    argv += ["--proxy", "original"] if task is seh_frag else []  # the same network on every machine
+    argv += ["--proxy", PROXIES[task.NAME]]  # the same network on every machine
     config = settings.parse(argv, task.NAME, task.OPTIONS)
     agent = make_agent(config, task.make_task(config))
     for _ in range(2):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mols.environments.fragments import STOP, FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.base import STOP, Environment, States, concatenate, rows_of
 from mols.policies.model import Policies
 
 BELOW_ONE = 1 - 2.0**-50  # keeps a random number times a rounded total strictly below the total
@@ -27,7 +27,7 @@ class Transitions(NamedTuple):
         is_stop: (M,) boolean, the last transition of each trajectory.
     """
 
-    visited: Trees
+    visited: States
     state_row: Tensor
     next_row: Tensor
     actions: Tensor
@@ -41,7 +41,7 @@ class Transitions(NamedTuple):
         return int(self.trajectory_index[-1]) + 1
 
     @property
-    def terminal_states(self) -> Trees:
+    def terminal_states(self) -> States:
         """N rows: where the trajectories stopped."""
         return rows_of(self.visited, self.state_row[self.is_stop])
 
@@ -58,7 +58,7 @@ def taken_log_pb(log_pb: Tensor, transitions: Transitions) -> Tensor:
     return log_pb.new_zeros(len(moves)).index_put((moves.nonzero().squeeze(1),), taken)
 
 
-def distinct(states: Trees, environment: FragmentEnvironment) -> tuple[Trees, Tensor]:
+def distinct(states: States, environment: Environment) -> tuple[States, Tensor]:
     """The distinct states of M, and (M,) the row of each among them."""
     keys, inverse = environment.keys(states).unique(return_inverse=True)
     # Any of the equal ones: the last one written.
@@ -69,7 +69,7 @@ def distinct(states: Trees, environment: FragmentEnvironment) -> tuple[Trees, Te
 @torch.no_grad()
 def sample_trajectories(
     policies: Policies,
-    environment: FragmentEnvironment,
+    environment: Environment,
     n_trajectories: int,
     rng: np.random.Generator,
     *,
@@ -105,7 +105,7 @@ def sample_trajectories(
     return _in_order(visited, steps)
 
 
-def _in_order(visited: list[Trees], steps: list[tuple[Tensor, ...]]) -> Transitions:
+def _in_order(visited: list[States], steps: list[tuple[Tensor, ...]]) -> Transitions:
     """Transitions trajectory by trajectory, from those step by step."""
     trajectory, row, actions, undo = (torch.cat(column) for column in zip(*steps, strict=True))
     order = trajectory.argsort(stable=True)
@@ -131,9 +131,9 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def estimated_log_prob(
-    finished: Trees,
+    finished: States,
     policies: Policies,
-    environment: FragmentEnvironment,
+    environment: Environment,
     rng: np.random.Generator,
     *,
     rounds: int,

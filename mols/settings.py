@@ -44,7 +44,7 @@ MAX_FRAGMENTS = 32  # logits of all pairs of slots are held at once
 
 # Options that a resumed run may change: where it is stored, found, shown and computed, never what is computed.
 FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "data_dir", "workers")
-FREE_OPTIONS += ("device", "threads")
+FREE_OPTIONS += ("device", "threads", "kernels")
 FREE_OPTIONS += ("reward_changed", "reward_source")  # which ``run.settle`` looks at
 # Options that do not name a run folder by their difference from the default.
 UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "algo", "backward_approach", "proxy_weights")
@@ -52,7 +52,7 @@ UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "algo", "backward_approach", "proxy_we
 PROXY_OPTIONS = ("proxy", "proxy_weights", "workers")
 # Options that a configuration lacks where they have no say.
 OWN_REWARD_OPTIONS = ("reward", "reward_changed", "mode_thresholds")
-AUTO = "auto"  # what is at hand decides, see ``run.settle``
+AUTO = "auto"  # what is at hand decides, see ``run.settle``; of the kernels, the device
 
 
 def thresholds_of(text: str) -> tuple[float, ...]:
@@ -148,6 +148,8 @@ OPTIONS: Groups = {
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where the policies run"),
         Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
+        Option("kernels", str, AUTO, one_of(AUTO, "torch", "compiled"),
+               "layers of the policies by torch-geometric, or compiled, on a CPU; auto: compiled there, else torch"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
         Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
         Option("checkpoint_every", int, 100, at_least(1), "steps between checkpoints"),
@@ -247,6 +249,8 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(
             f"--target_decay has no effect with --no_sampling_model and --backward_approach {approach}: leave it out"
         )
+    if config.device == "cuda" and config.kernels == "compiled":
+        raise ExperimentError("--kernels is 'compiled', which a GPU cannot run: use auto or torch, or --device cpu")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError("--device is 'cuda', but this machine has no usable GPU: use cpu")
 

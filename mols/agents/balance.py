@@ -8,15 +8,15 @@ from mols.agents.base import Batch, LearningAgent, huber
 from mols.agents.task import Task
 from mols.common import objectives
 from mols.common.randomness import Streams
+from mols.policies.graph_transformer import Features
 
 
 class BalanceAgent(LearningAgent):
     """TrajectoryBalance, DetailedBalance and SubTrajectoryBalance."""
 
     def __init__(self, config: ConfigDict, task: Task, streams: Streams) -> None:
-        self.has_log_z = config.algo == "tb"
+        super().__init__(config, task, streams, has_log_z=config.algo == "tb")
         self._loss = {"tb": self._tb, "db": self._db, "subtb": self._subtb}[config.algo]
-        super().__init__(config, task, streams)
 
     def forward_loss(self, batch: Batch) -> Tensor:
         """The objective's mean loss over the batch."""
@@ -27,18 +27,18 @@ class BalanceAgent(LearningAgent):
         log_pb = self.scored_log_pb(transitions, features)
         return self._loss(batch, features, log_pf, log_pb).mean()
 
-    def _tb(self, batch: Batch, features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
+    def _tb(self, batch: Batch, features: Features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
         index = batch.transitions.trajectory_index
         return huber(objectives.trajectory_balance(log_pf, log_pb, self.policies.log_z, batch.log_reward, index))
 
-    def _db(self, batch: Batch, features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
+    def _db(self, batch: Batch, features: Features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
         index = batch.transitions.trajectory_index
         residual = objectives.detailed_balance(
             log_pf, log_pb, self._log_flow(batch, features), batch.log_reward, index, batch.transitions.is_stop
         )
         return torch.zeros_like(batch.log_reward).index_add(0, index, huber(residual))
 
-    def _subtb(self, batch: Batch, features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
+    def _subtb(self, batch: Batch, features: Features, log_pf: Tensor, log_pb: Tensor) -> Tensor:
         return objectives.sub_trajectory_balance(
             log_pf,
             log_pb,
@@ -50,5 +50,5 @@ class BalanceAgent(LearningAgent):
             huber,
         )
 
-    def _log_flow(self, batch: Batch, features) -> Tensor:
+    def _log_flow(self, batch: Batch, features: Features) -> Tensor:
         return self.policies.log_flow(features)[batch.transitions.state_row]

@@ -28,7 +28,7 @@ from mols.common.backward_loss import (
     uniform_deviation,
 )
 from mols.common.randomness import Streams
-from mols.environments.fragments import States
+from mols.environments.base import States
 from mols.evaluation import MoleculeTracker, pearson, sorted_modes
 from mols.policies.graph_transformer import Features
 from mols.policies.model import Policies, frozen_copy, move_towards, parameters_of
@@ -64,13 +64,15 @@ class LearningAgent(ABC):
         config: the checked configuration, see ``settings``.
         task: graphs, reward and test set.
         streams: the run's random streams.
+        coefficient: the entropy coefficient, P_F = softmax(forward heads / coefficient).
+        has_log_z: whether the objective needs log Z rather than log F.
     """
 
-    coefficient = 1.0
-    has_log_z = False
-
-    def __init__(self, config: ConfigDict, task: Task, streams: Streams) -> None:
+    def __init__(
+        self, config: ConfigDict, task: Task, streams: Streams, *, coefficient: float = 1.0, has_log_z: bool = False
+    ) -> None:
         self.config, self.task, self.streams = config, task, streams
+        self.coefficient, self.has_log_z = coefficient, has_log_z
         self.environment = task.environment
         self.approach: BackwardApproach = APPROACHES[config.backward_approach]
         self.batch_size, self.n_steps = config.batch_size, config.n
@@ -97,6 +99,7 @@ class LearningAgent(ABC):
                 n_heads=self.config.n_heads,
                 uniform_initialisation=not self.config.rand_pb_init,
                 has_log_z=self.has_log_z,
+                kernels=self.config.kernels,
             ).to(self.environment.device)
 
     def _make_forward_learner(self) -> Learner:
@@ -166,14 +169,18 @@ class LearningAgent(ABC):
             return LOSSES[self.approach.loss](log_pb, transitions.n_trajectories)
         return _maxent_loss(self.policies, transitions, features, log_pb)
 
-    def update_backward_target(self) -> None:
-        """One step of the EMA model, before P_F's update (Algorithm 1)."""
+    def update_average(self) -> None:
+        """One step of the EMA model: of what samples, and of P_B's target; once in each training step."""
         move_towards(self.average, self.policies, self.config.target_decay)
 
+    def update_backward_target(self) -> None:
+        """After P_B's update and before P_F's (Algorithm 1): the EMA model is the target."""
+        self.update_average()
+
     def update_q_target(self) -> None:
-        """One step of the EMA model, where P_B has no update of its own."""
+        """After P_F's update: the EMA model, unless P_B's update has moved it."""
         if self.backward_learner is None:
-            move_towards(self.average, self.policies, self.config.target_decay)
+            self.update_average()
 
     def scored_log_pb(self, transitions: Transitions, features: Features) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says; 0 on stops.

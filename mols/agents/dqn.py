@@ -10,7 +10,8 @@ from mols.agents.base import Batch, LearningAgent, huber
 from mols.agents.task import Task
 from mols.common import objectives
 from mols.common.randomness import Streams
-from mols.policies.model import frozen_copy, move_towards
+from mols.policies.graph_transformer import Features
+from mols.policies.model import Policies, frozen_copy, move_towards
 
 
 class QAgent(LearningAgent):
@@ -22,9 +23,8 @@ class QAgent(LearningAgent):
     """
 
     def __init__(self, config: ConfigDict, task: Task, streams: Streams) -> None:
-        self.coefficient = objectives.entropy_coefficient(config.m_alpha)
+        super().__init__(config, task, streams, coefficient=objectives.entropy_coefficient(config.m_alpha))
         self.dueling = not config.not_dueling
-        super().__init__(config, task, streams)
         self.q_target = frozen_copy(self.policies, without=("backward_head", "log_n_head"))
 
     def forward_loss(self, batch: Batch) -> Tensor:
@@ -48,7 +48,7 @@ class QAgent(LearningAgent):
         weight = torch.where(transitions.is_stop, self.config.leaf_coeff, 1.0)
         return (weight * huber(q_value - target)).sum() / transitions.n_trajectories
 
-    def _value_and_log_policy(self, policies, batch: Batch, features) -> tuple[Tensor, Tensor]:
+    def _value_and_log_policy(self, policies: Policies, batch: Batch, features: Features) -> tuple[Tensor, Tensor]:
         """(U,) V of the distinct states, and (M,) log pi of the actions taken."""
         transitions = batch.transitions
         scaled = policies.forward_logits(transitions.visited, features) / self.coefficient

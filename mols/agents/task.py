@@ -1,11 +1,23 @@
 """What a molecule task is made of: graphs, the reward of finished ones, the molecules of its correlation, its modes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
+
+from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import States, concatenate
+from mols.environments.base import Environment, States, concatenate
 from mols.rewards.base import Reward, Scores
+
+
+class Molecules(Protocol):
+    """Finished states <-> molecules."""
+
+    def to_molecules(self, states: States) -> list[Chem.Mol | None]:
+        """N sanitised molecules; None: an invalid one."""
+
+    def from_molecule(self, molecule: str) -> States | None:
+        """The one state of a molecule's SMILES; None: it cannot be built."""
 
 
 class Task:
@@ -13,14 +25,19 @@ class Task:
 
     Args:
         environment: the graphs.
-        molecules: turns finished states into molecules, by ``to_molecules``.
+        molecules: what turns finished states into molecules.
         reward: of molecules.
         test_states: finished states of the test set.
         thresholds: rewards r from which on a molecule may be a mode, the lowest first.
     """
 
     def __init__(
-        self, environment: Any, molecules: Any, reward: Reward, test_states: States, thresholds: tuple[float, ...]
+        self,
+        environment: Environment,
+        molecules: Molecules,
+        reward: Reward,
+        test_states: States,
+        thresholds: tuple[float, ...],
     ) -> None:
         self.environment, self.reward, self.test_states, self.thresholds = environment, reward, test_states, thresholds
         self._molecules = molecules
@@ -39,12 +56,12 @@ class Task:
         self.reward.close()
 
 
-def states_of(smiles: Sequence[str], molecules: Any, size_option: str) -> States:
+def states_of(smiles: Sequence[str], molecules: Molecules, size_option: str) -> States:
     """The states of the molecules of a test set that can be built; says how many cannot.
 
     Args:
         smiles: of the test set.
-        molecules: turns them into states, by ``from_molecule``.
+        molecules: what turns them into states.
         size_option: the option that bounds the size of a molecule, for the message.
 
     Raises:

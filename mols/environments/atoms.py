@@ -39,7 +39,7 @@ from mols.common.run_folder import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND, DEFAULT_BOND, NO_BOND, AtomMoves, Graphs
 from mols.environments.atom_valences import AtomValences
 from mols.environments.atom_vocabulary import ATOMS, CHIRALITY, DEFAULT, N_ATTRIBUTES, AtomVocabulary
-from mols.environments.fragments import multipliers
+from mols.environments.base import multipliers
 
 
 class AtomMask(NamedTuple):

@@ -15,18 +15,16 @@ Every removable leaf and every set end is one backward action: parents that are 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mols.common.run_folder import ExperimentError
+from mols.environments.base import STOP, multipliers
 from mols.environments.vocabulary import FRAGMENTS, Fragment
 
-STOP = 0  # the forward action
 UNSET, FIRST_POINT = 1, 2  # values of an edge's end: not set, set to the first point
-States = TypeVar("States", bound=tuple)  # a NamedTuple of tensors, a row for each state
-KEY_SEED = 0  # of the multipliers of ``keys``: the same in every run
 
 
 class Trees(NamedTuple):
@@ -54,16 +52,6 @@ class ForwardMask(NamedTuple):
     stop: Tensor
     add: Tensor
     set: Tensor
-
-
-def rows_of(states: States, rows: Tensor) -> States:
-    """The states that an index or a boolean mask picks."""
-    return states._make(tensor[rows] for tensor in states)
-
-
-def concatenate(batches: Sequence[States]) -> States:
-    """Batches of states, one after the other."""
-    return batches[0]._make(torch.cat(tensors) for tensors in zip(*batches, strict=True))
 
 
 class FragmentEnvironment:
@@ -217,9 +205,3 @@ class FragmentEnvironment:
         number = actions[row] - self.first_set
         end = number // self.n_points
         return row, end // self.n_slots, end % self.n_slots, number % self.n_points
-
-
-def multipliers(n: int) -> Tensor:
-    """(n,) random integers of 64 bits."""
-    largest = torch.iinfo(torch.int64)
-    return torch.randint(largest.min, largest.max, (n,), generator=torch.Generator().manual_seed(KEY_SEED))

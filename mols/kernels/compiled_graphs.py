@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from mols.kernels import graph_kernels
 
 
-class Graphs(NamedTuple):
-    """As the compiled functions take them.
+class Layout(NamedTuple):
+    """Where the tokens of graphs and their edges are, as the compiled functions take it.
 
     Attributes:
         first: (G + 1,) where the tokens of each of G graphs begin.
@@ -27,7 +27,7 @@ class Graphs(NamedTuple):
 
 
 class CompiledGraphs:
-    """Who is whose neighbour in graphs of several sizes; the methods are those of ``GroupedGraphs``.
+    """Who hears whom in graphs of several sizes, and what a layer does with it besides its linear maps.
 
     Args:
         kinds: (B, T, T) of the graphs of each size, at [t, s] the kind of the edge to token t from s, -1 for none.
@@ -36,15 +36,26 @@ class CompiledGraphs:
     def __init__(self, kinds: Sequence[Tensor]) -> None:
         sizes = np.repeat([of_size.shape[1] for of_size in kinds], [len(of_size) for of_size in kinds])
         first, pairs = (np.concatenate([[0], steps.cumsum()]).astype(np.uint64) for steps in (sizes, sizes**2))
-        self._graphs = Graphs(first, pairs, torch.cat([of_size.flatten() for of_size in kinds]).numpy())
+        self._layout = Layout(first, pairs, torch.cat([of_size.flatten() for of_size in kinds]).numpy())
 
     def received(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """(n, 2 width), see ``GroupedGraphs.received``."""
-        return _Received.apply(tokens, table, self._graphs)
+        """(n, 2 width) tokens normalised over their graph, and these plus what their neighbours send them (GENConv).
+
+        Args:
+            tokens: (n, width).
+            table: (K, width) embedding of every kind of edge.
+        """
+        return _Received.apply(tokens, table, self._layout)
 
     def attended(self, mapped: Tensor, edge_key: Tensor, edge_value: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Two of (n, width), see ``GroupedGraphs.attended``."""
-        return _Attended.apply(mapped, edge_key, edge_value, tokens, self._graphs)
+        """(n, width) tokens after the attention to their neighbours, and the same normalised over their graph.
+
+        Args:
+            mapped: (n, 3 heads * width + width) queries, keys and values, and what is added without attention.
+            edge_key, edge_value: (heads, K, width) what a kind of edge adds to a key and to a value.
+            tokens: (n, width) before it.
+        """
+        return _Attended.apply(mapped, edge_key, edge_value, tokens, self._layout)
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
@@ -54,12 +65,12 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 class _Received(Function):
     @staticmethod
-    def forward(ctx, tokens: Tensor, table: Tensor, graphs: Graphs) -> Tensor:
+    def forward(ctx, tokens: Tensor, table: Tensor, layout: Layout) -> Tensor:
         width = tokens.shape[1]
-        out, inverse = tokens.new_empty(len(tokens), 2 * width), tokens.new_empty(len(graphs.first) - 1)
-        graph_kernels.receive(*_arrays(tokens, table), *graphs, np.uint64(width), *_arrays(out, inverse))
+        out, inverse = tokens.new_empty(len(tokens), 2 * width), tokens.new_empty(len(layout.first) - 1)
+        graph_kernels.receive(*_arrays(tokens, table), *layout, np.uint64(width), *_arrays(out, inverse))
         ctx.save_for_backward(out, table, inverse)
-        ctx.graphs = graphs
+        ctx.layout = layout
         return out
 
     @staticmethod
@@ -68,23 +79,23 @@ class _Received(Function):
         out, table, inverse = ctx.saved_tensors
         of_tokens, of_table = out.new_empty(len(out), table.shape[1]), out.new_zeros(table.shape)
         inputs, results = _arrays(gradient, out, table), _arrays(inverse, of_tokens, of_table)
-        graph_kernels.receive_backward(*inputs, *ctx.graphs, np.uint64(table.shape[1]), *results)
+        graph_kernels.receive_backward(*inputs, *ctx.layout, np.uint64(table.shape[1]), *results)
         return of_tokens, of_table, None
 
 
 class _Attended(Function):
     @staticmethod
     def forward(
-        ctx, mapped: Tensor, edge_key: Tensor, edge_value: Tensor, tokens: Tensor, graphs: Graphs
+        ctx, mapped: Tensor, edge_key: Tensor, edge_value: Tensor, tokens: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor]:
         n_heads, n_kinds, width = edge_key.shape
         sizes = tuple(map(np.uint64, (width, n_heads, n_kinds)))
-        weights, inverse = tokens.new_empty(len(graphs.kinds), n_heads), tokens.new_empty(len(graphs.first) - 1)
+        weights, inverse = tokens.new_empty(len(layout.kinds), n_heads), tokens.new_empty(len(layout.first) - 1)
         out, normed = tokens.new_empty(tokens.shape), tokens.new_empty(tokens.shape)
         inputs, results = _arrays(mapped, edge_key, edge_value, tokens), _arrays(weights, out, normed, inverse)
-        graph_kernels.attend(*inputs, *graphs, *sizes, *results)
+        graph_kernels.attend(*inputs, *layout, *sizes, *results)
         ctx.save_for_backward(mapped, edge_key, edge_value, weights, normed, inverse)
-        ctx.rest = (*graphs, *sizes)
+        ctx.rest = (*layout, *sizes)
         return out, normed
 
     @staticmethod

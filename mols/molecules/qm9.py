@@ -48,7 +48,7 @@ class Qm9(NamedTuple):
     gap: np.ndarray
 
 
-def read() -> Qm9:
+def read_qm9() -> Qm9:
     """All molecules.
 
     Raises:
@@ -124,7 +124,7 @@ def describe(test_set: Path | None) -> None:
     Raises:
         ExperimentError: QM9 is not installed, or the file exists or cannot be written.
     """
-    data = read()
+    data = read_qm9()
     written = test_set and f"{write_test_set(data, test_set)} molecules in {test_set}"
     print(f"gap of {len(data.gap)} molecules, Hartree: 5th percentile {np.percentile(data.gap, 5):.4f}, ", end="")
     print(f"min {data.gap.min():.4f}, max {data.gap.max():.4f}")

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import STOP, FragmentEnvironment, Trees
+from mols.environments.base import STOP
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns
 from mols.molecules.fragments import FragmentMolecules
 

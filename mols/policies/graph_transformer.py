@@ -5,23 +5,23 @@ The network of recursionpharma's gflownet, as Gritsaev et al. 2025 use it: every
 2021), scales and shifts by the conditioning, and ends in a feed-forward part, each behind a layer norm over the whole
 graph. The virtual node is a neighbour of every node and carries the conditioning; every node is its own neighbour.
 
-What need not be computed is not: there is no padding, linear maps see the tokens of all graphs at once, and what looks
-at neighbours does so graph by graph (``compiled_graphs``, on a CPU) or by graphs of equal size (``grouped_graphs``).
-Node and edge inputs and the conditioning take few values, so that they are embedded once for all graphs. Linear maps
-that follow one another, with nothing but sums over tokens between them, are one map, the product of their matrices
-(``Layer.maps``): 18% fewer operations a token with two heads.
+What need not be computed is not: there is no padding, linear maps see the tokens of all graphs at once. Node and edge
+inputs and the conditioning take few values, so that they are embedded once for all graphs. The layers have two forms
+with one set of parameters: torch-geometric's (``layers``) and a compiled one (``compiled_layers``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, linear
+from torch.nn.functional import leaky_relu
 
 from mols.kernels.compiled_graphs import CompiledGraphs
-from mols.kernels.grouped_graphs import ABSENT, FIRST, SELF, VIRTUAL, GroupedGraphs
+from mols.policies.compiled_layers import CompiledLayer
+from mols.policies.layers import ABSENT, FIRST, SELF, VIRTUAL, Layer, Neighbours
 
 CHUNK = 1024  # graphs in one pass: bounds its memory
 
@@ -47,98 +47,20 @@ def mlp(n_in: int, n_hidden: int, n_out: int, n_layers: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class Maps(NamedTuple):
-    """The linear maps of a layer up to its feed-forward part, for one conditioning.
-
-    Attributes:
-        weight: (3 heads * width + width, 2 width) from a token and what it received to queries (scaled), keys, values
-            (as they arrive in the output, head by head) and what skips the attention.
-        bias: (3 heads * width + width,).
-        edge_key: (heads, K, width) what a kind of edge adds to a key.
-        edge_value: (heads, K, width) what it adds to a value.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    edge_key: Tensor
-    edge_value: Tensor
-
-
 class Tables(NamedTuple):
     """All that does not depend on the graphs.
 
     Attributes:
         node: (kinds + 1, width) embeddings of the kinds of nodes, the stand-in's last.
-        edge: (K, width) embeddings of the kinds of edges.
         condition: (width,) of the conditions.
-        maps: of each layer.
+        layers: tokens and their neighbours -> tokens, of each layer.
+        neighbours: what the layers read of the kinds of edges.
     """
 
     node: Tensor
-    edge: Tensor
     condition: Tensor
-    maps: list[Maps]
-
-
-class Layer(nn.Module):
-    """One layer on the tokens of all graphs.
-
-    Args:
-        width: of a token.
-        n_heads: attention heads, each as wide as a token.
-    """
-
-    def __init__(self, width: int, n_heads: int) -> None:
-        super().__init__()
-        self.width, self.n_heads = width, n_heads
-        attention = n_heads * width
-        self.message = nn.Linear(width, width)
-        self.query_key_value_skip = nn.Linear(2 * width, 4 * attention)
-        self.edge = nn.Linear(width, attention, bias=False)
-        self.out = nn.Linear(attention, width)
-        self.condition = nn.Linear(width, 2 * width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def maps(self, table: Tensor, condition: Tensor) -> Maps:
-        """The maps of this layer's parameters.
-
-        Args:
-            table: (K, width) embedding of every kind of edge.
-            condition: (width,).
-        """
-        heads = self.n_heads, self.width
-        direct, by_message = self.query_key_value_skip.weight.chunk(2, 1)
-        weight = torch.cat([direct, by_message @ self.message.weight], 1)
-        bias = self.query_key_value_skip.bias + by_message @ self.message.bias
-        query, key, value, skip = weight.chunk(4)
-        query_bias, key_bias, value_bias, skip_bias = bias.chunk(4)
-        factor, shift = self.condition(condition).chunk(2)
-        out = self.out.weight * factor[:, None]
-        out_of_head = out.unflatten(1, heads).transpose(0, 1)
-        value = (out_of_head @ value.unflatten(0, heads)).flatten(0, 1)
-        # A row of attention weights sums to 1, so that the bias of values is one of the output.
-        constant = out @ (value_bias + skip_bias) + self.out.bias * factor + shift
-        edge_key = self.edge(table).unflatten(1, heads).transpose(0, 1)
-        scale = self.width**-0.5
-        return Maps(
-            weight=torch.cat([query * scale, key, value, out @ skip]),
-            bias=torch.cat([query_bias * scale, key_bias, torch.zeros_like(value_bias), constant]),
-            edge_key=edge_key,
-            edge_value=edge_key @ out_of_head.transpose(1, 2),
-        )
-
-    def forward(self, tokens: Tensor, graphs: CompiledGraphs | GroupedGraphs, table: Tensor, maps: Maps) -> Tensor:
-        """(n, width) -> (n, width).
-
-        Args:
-            tokens: (n, width) graph after graph.
-            graphs: who is whose neighbour.
-            table: (K, width) embedding of every kind of edge.
-            maps: of this layer.
-        """
-        mapped = linear(graphs.received(tokens, table), maps.weight, maps.bias)
-        tokens, normed = graphs.attended(mapped, maps.edge_key, maps.edge_value, tokens)
-        return tokens + self.down(leaky_relu(self.up(normed)))
+    layers: list[Callable[[Tensor, Any], Tensor]]
+    neighbours: Callable[[list[Tensor]], Any]
 
 
 class GraphTransformer(nn.Module):
@@ -152,6 +74,7 @@ class GraphTransformer(nn.Module):
         n_end_kinds: values that an edge has at each of its ends.
         n_conditions: numbers of the conditioning.
         width, n_layers, n_heads: of the layers.
+        kernels: the layers' form: torch, compiled, or auto, which is compiled on a CPU in float32.
     """
 
     def __init__(
@@ -163,8 +86,10 @@ class GraphTransformer(nn.Module):
         width: int,
         n_layers: int,
         n_heads: int,
+        kernels: str = "auto",
     ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.register_buffer("made_of", _made_of(n_node_values), persistent=False)
         self.n_node_kinds, self.n_end_kinds = len(self.made_of) - 1, n_end_kinds
         self.node_values = nn.Embedding(self.made_of.shape[1], width)
@@ -201,7 +126,17 @@ class GraphTransformer(nn.Module):
         edge = self.edge(leaky_relu(torch.cat([self.special_edges, pairs])))
         node = self.node(leaky_relu(self.made_of @ self.node_values.weight))
         condition = self.condition(conditions)
-        return Tables(node, edge, condition, [layer.maps(edge, condition) for layer in self.layers])
+        if self.is_compiled:
+            layers = [CompiledLayer(layer, edge, condition) for layer in self.layers]
+            return Tables(node, condition, layers, CompiledGraphs)
+        layers = [partial(layer, table=edge, condition=condition) for layer in self.layers]
+        return Tables(node, condition, layers, Neighbours.of)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the layers are the compiled ones."""
+        fits = self.special_edges.device.type == "cpu" and self.special_edges.dtype == torch.float32
+        return self.kernels == "compiled" or (self.kernels == "auto" and fits)
 
     def encode(self, nodes: Tensor, ends: Tensor, n_nodes: Tensor, tables: Tables) -> list[Tensor]:
         """(B, T, width) tokens of the graphs of each size.
@@ -221,9 +156,9 @@ class GraphTransformer(nn.Module):
                 groups.append(self.kinds(ends[graphs, :size, :size]))
             start += count
         tokens = torch.cat([tables.node, tables.condition[None]]).index_select(0, torch.cat(tokens))
-        neighbours = (CompiledGraphs if tokens.device.type == "cpu" else GroupedGraphs)(groups)
-        for layer, maps in zip(self.layers, tables.maps, strict=True):
-            tokens = layer(tokens, neighbours, tables.edge, maps)
+        neighbours = tables.neighbours(groups)
+        for layer in tables.layers:
+            tokens = layer(tokens, neighbours)
         shapes = [kinds.shape[:2] for kinds in groups]
         parts = tokens.split([shape.numel() for shape in shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -4,14 +4,14 @@ A head has one hidden layer and reads the features of the graph, of a node, or o
 they are legal, and stand in the order of the environment's actions.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from mols.environments.atom_moves import Graphs
 from mols.environments.atom_vocabulary import N_ATTRIBUTES
 from mols.environments.atoms import AtomEnvironment
-from mols.environments.fragments import FragmentEnvironment, States
+from mols.environments.base import Environment
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.policies.graph_transformer import Features, mlp
 
 
@@ -41,7 +41,7 @@ class FragmentHeads:
         """P_B's heads."""
         return nn.ModuleDict({"remove": mlp(width, width, 1, 1), "unset": mlp(2 * width, width, 1, 1)})
 
-    def forward_logits(self, head: nn.ModuleDict, states: States, features: Features) -> Tensor:
+    def forward_logits(self, head: nn.ModuleDict, states: Trees, features: Features) -> Tensor:
         """(M, A) logits of all forward actions, -inf where illegal."""
         mask = self.environment.forward_mask(states)
         stop = head["stop"](features.graph).masked_fill(~mask.stop.unsqueeze(1), -torch.inf)
@@ -88,7 +88,7 @@ class AtomHeads:
         sizes = {"remove": 1, "unset": N_ATTRIBUTES, "open": 1, "untype": 1}
         return nn.ModuleDict({name: mlp(width, width, size, 1) for name, size in sizes.items()})
 
-    def forward_logits(self, head: nn.ModuleDict, states: States, features: Features) -> Tensor:
+    def forward_logits(self, head: nn.ModuleDict, states: Graphs, features: Features) -> Tensor:
         """(M, A) logits of all forward actions, -inf where illegal."""
         mask = self.environment.forward_mask(states)
         parts = (
@@ -123,7 +123,7 @@ class AtomHeads:
 HEADS = {FragmentEnvironment: FragmentHeads, AtomEnvironment: AtomHeads}
 
 
-def heads_of(environment: Any) -> FragmentHeads | AtomHeads:
+def heads_of(environment: Environment) -> FragmentHeads | AtomHeads:
     """The heads for an environment."""
     return HEADS[type(environment)](environment)
 

@@ -5,13 +5,12 @@ Which heads there are is the environment's, see ``heads``.
 
 import copy
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mols.common.backward_loss import BackwardApproach, ema_update, uniform_log_pb
-from mols.environments.fragments import States
+from mols.environments.base import Environment, States
 from mols.policies.graph_transformer import Features, GraphTransformer, Tables, mlp
 from mols.policies.heads import heads_of
 
@@ -35,11 +34,12 @@ class Policies(nn.Module):
         width, n_layers, n_heads: of the trunk.
         uniform_initialisation: whether a learned P_B starts at uniform.
         has_log_z: whether the objective needs log Z rather than log F.
+        kernels: the form of the trunk's layers.
     """
 
     def __init__(
         self,
-        environment: Any,
+        environment: Environment,
         approach: BackwardApproach,
         *,
         temperature: float = 10.0,
@@ -48,6 +48,7 @@ class Policies(nn.Module):
         n_heads: int = 2,
         uniform_initialisation: bool = True,
         has_log_z: bool = False,
+        kernels: str = "auto",
     ) -> None:
         super().__init__()
         self.environment = environment
@@ -59,6 +60,7 @@ class Policies(nn.Module):
             width=width,
             n_layers=n_layers,
             n_heads=n_heads,
+            kernels=kernels,
         )
         self.heads = heads_of(environment)
         self.forward_head = self.heads.forward(width)

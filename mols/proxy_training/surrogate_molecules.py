@@ -19,7 +19,8 @@ from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.common.files import make_folder
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns, write_table
 from mols.molecules.fragments import FragmentMolecules
 from mols.molecules.reference_set import finished_at_random, random_finished_states
@@ -48,9 +49,9 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
     Raises:
         ExperimentError: the weights are not to be had, or a part of the folder is damaged.
     """
-    runs = [(f"run_{number}", run, exponent) for number, exponent in enumerate(EXPONENTS, 1)]
+    runs = [(f"run_{number}", score_run, exponent) for number, exponent in enumerate(EXPONENTS, 1)]
     found: dict[str, float] = {}
-    for number, (name, score, exponent) in enumerate([("random", random, 1), *runs, ("search", search, 1)]):
+    for number, (name, score, exponent) in enumerate([("random", score_random, 1), *runs, ("search", score_search, 1)]):
         path = run_dir / f"{name}.csv"
         if not path.exists():
             argv = [*OPTIONS, f"--seed={seed + number}", f"--n={N_STEPS}", f"--batch_size={BATCH_SIZE}"]
@@ -58,27 +59,27 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
             config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
             task = seh_frag.make_task(config)
             score(task, config, found)
-            write(dict(task.reward.evaluated()), path)
+            write_part(dict(task.reward.evaluated()), path)
             print(f"{path}: made", flush=True)
-        found |= read(path)
+        found |= read_part(path)
     return found
 
 
-def random(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
+def score_random(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
     """Score the molecules of uniformly random actions."""
     rng = np.random.default_rng(config.seed)
     for _ in range(0, N_RANDOM, BATCH_SIZE):
         task.score(random_finished_states(task.environment, BATCH_SIZE, rng))
 
 
-def run(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
+def score_run(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
     """Score the molecules of a run."""
     agent = make_agent(config, task)
     for _ in range(N_STEPS):
         train_step(agent)
 
 
-def search(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
+def score_search(task: Task, config: ConfigDict, found: dict[str, float]) -> None:
     """Score the molecules of a search: the best so far, at first those of ``found``, make the next ones."""
     rng, molecules = np.random.default_rng(config.seed), FragmentMolecules(task.environment)
     states = map(molecules.from_molecule, sorted(found, key=found.get, reverse=True)[:N_BEST])
@@ -110,13 +111,13 @@ def taken_apart(environment: FragmentEnvironment, states: Trees, rng: np.random.
     return states
 
 
-def write(raw: dict[str, float], path: Path) -> None:
+def write_part(raw: dict[str, float], path: Path) -> None:
     """Write a part that is there complete or not at all."""
     make_folder(path.parent)
     write_table(path, [("smiles", "raw"), *raw.items()])
 
 
-def read(path: Path) -> list[tuple[str, float]]:
+def read_part(path: Path) -> list[tuple[str, float]]:
     """SMILES and raw output, row by row."""
     try:
         return [(smiles, float(raw)) for smiles, raw in read_columns(path, ("smiles", "raw"))]

@@ -108,7 +108,7 @@ class GapTraining(Training):
 
 def train(arguments: argparse.Namespace) -> None:
     """Train, or go on, and report; see the module's text."""
-    gap, path = GapTraining(prepare(qm9.read()), arguments.seed, arguments.epochs), arguments.run_dir / WEIGHTS_FILE
+    gap, path = GapTraining(prepare(qm9.read_qm9()), arguments.seed, arguments.epochs), arguments.run_dir / WEIGHTS_FILE
     fit(gap, arguments.run_dir, path, arguments.seconds, "eV")
     error = gap.error(GapProxy.load(path, None).network, gap.held_out)
     n_train, n_held_out = len(gap.train), len(gap.held_out)

@@ -29,7 +29,7 @@ from mols.proxy_training.surrogate_molecules import sampled
 from mols.proxy_training.training import Training, fit
 from mols.rewards.seh.features import MoleculeGraph, collate, featurise
 from mols.rewards.seh.reward import RAW_PER_REWARD
-from mols.rewards.seh.surrogate import CHUNK, Graphs, SehSurrogate, SurrogateNetwork
+from mols.rewards.seh.surrogate import CHUNK, BatchedGraphs, SehSurrogate, SurrogateNetwork
 
 N_VALIDATION = 2000  # molecules that choose the epoch
 THRESHOLD = 0.02  # of r, below which the loss is quadratic
@@ -65,7 +65,7 @@ class SurrogateTraining(Training):
 
     def loss(self, batch: Labelled) -> Tensor:
         """() smooth absolute error, in units of r."""
-        graphs = Graphs(collate(batch.graphs))
+        graphs = BatchedGraphs(collate(batch.graphs))
         with torch.autocast("cpu", torch.bfloat16):
             predicted = self.network(graphs)
         return smooth_l1_loss(predicted.float() / RAW_PER_REWARD, batch.raw / RAW_PER_REWARD, beta=THRESHOLD)
@@ -76,7 +76,7 @@ class SurrogateTraining(Training):
         errors = []
         for some in rows.split(CHUNK):
             batch = self.molecules.of(some)
-            errors.append((network(Graphs(collate(batch.graphs))) - batch.raw).abs())
+            errors.append((network(BatchedGraphs(collate(batch.graphs))) - batch.raw).abs())
         return torch.cat(errors).mean().item() / RAW_PER_REWARD
 
 

@@ -11,13 +11,14 @@ evaluation neither reads nor writes what training has kept.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from rdkit import Chem
 from torch import Tensor
 
 MIN_LOG_REWARD = -75.0  # nats
+Input = TypeVar("Input", contravariant=True)  # what a proxy reads: molecules, or graphs made of them
 
 
 class Scores(NamedTuple):
@@ -32,6 +33,13 @@ class Scores(NamedTuple):
     log_reward: Tensor
     reward: Tensor
     smiles: list[str | None]
+
+
+class Proxy(Protocol[Input]):
+    """A network that stands in for an experiment; its weights are fixed."""
+
+    def __call__(self, molecules: Sequence[Input], /) -> Tensor:
+        """(N,) raw outputs, in the network's own unit; NaN for a molecule that it cannot judge."""
 
 
 class Reward(ABC):

@@ -68,7 +68,7 @@ def load_function(name: str) -> OwnFunction:
     if not callable(call := getattr(module, attribute, None)):
         what = "is no function" if hasattr(module, attribute) else "is not there"
         raise ExperimentError(f"--reward {name}: {attribute} {what} in {module_name}: name a function of it")
-    return OwnFunction(name, call, fingerprint(module), _STATES.setdefault(module, state))
+    return OwnFunction(name, call, source_hash(module), _STATES.setdefault(module, state))
 
 
 def said(error: BaseException) -> str:
@@ -76,7 +76,7 @@ def said(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:300]
 
 
-def fingerprint(module: ModuleType) -> str:
+def source_hash(module: ModuleType) -> str:
     """What ``OwnFunction.source`` says."""
     path = Path(getattr(module, "__file__", None) or "")
     if path.suffix != ".py":  # compiled, or not from a file

@@ -63,7 +63,8 @@ def _network(config: ConfigDict):
     from pathlib import Path
 
     from mols.common.run_folder import ExperimentError
-    from mols.rewards.gap.reward import EmbeddedGap, MXMNetGap
+    from mols.rewards.gap.reward import EmbeddedGap
+    from mols.rewards.mxmnet.gaps import MXMNetGap
 
     if config.proxy == "mxmnet":
         if not config.proxy_weights:

@@ -14,9 +14,7 @@ The picture, beside the CSV with the ending .png, shows the best that are unlike
 
 import argparse
 import json
-import pickle
 import sys
-import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -33,7 +31,7 @@ from mols import settings
 from mols.agents.base import LearningAgent
 from mols.agents.table import make_agent
 from mols.common.files import written
-from mols.common.run_folder import ExperimentError
+from mols.common.run_folder import ExperimentError, restore_agent
 from mols.common.terminal import command
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.molecules.csv_files import require_writable, write_table
@@ -44,9 +42,6 @@ from mols.tasks import qm9, seh_frag
 TASKS = {task.NAME: task for task in (seh_frag, qm9)}
 BATCH = 64
 MAX_DRAWS = 10  # for each molecule that is wanted
-# What reading a damaged checkpoint raises, or one whose tensors have other shapes.
-DAMAGE = (OSError, zipfile.BadZipFile, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError)
-DAMAGE += (LookupError, AttributeError)
 
 
 class Sample(NamedTuple):
@@ -97,7 +92,7 @@ def write_samples(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(config.threads)
     with closing(TASKS[config.environment].make_task(config)) as task:
         agent = make_agent(config, task)
-        step = restore(agent, checkpoint)
+        step, _ = restore_agent(agent, checkpoint, "train the run anew")
         if config.get("reward_source") and config.reward_source != task.reward.function.source:
             known = "molecules that training knows keep the rewards that they had"
             print(f"warning: the source of --reward {config.reward} has changed since: {known}", file=sys.stderr)
@@ -140,6 +135,7 @@ def read_config(run: Path) -> ConfigDict:
         raise ExperimentError(f"{run}/config.json is damaged: name another run") from error
     if environment not in TASKS:
         raise ExperimentError(f"{run} is no run of {' or '.join(TASKS)}: name one of this suite")
+    config.kernels = settings.AUTO  # which gives the same, and older runs do not have
     for name, option in settings.by_name(TASKS[environment].OPTIONS).items():
         needed = not option.objectives or config.get("algo") in option.objectives
         if needed and name not in (*settings.OWN_REWARD_OPTIONS, *config):
@@ -148,25 +144,6 @@ def read_config(run: Path) -> ConfigDict:
     if config.device == "cuda" and not torch.cuda.is_available():
         config.device = "cpu"
     return config
-
-
-def restore(agent: LearningAgent, path: Path) -> int:
-    """Give an agent what a checkpoint has; returns its step.
-
-    Raises:
-        ExperimentError: it is damaged, or of another configuration.
-    """
-    try:
-        if zipfile.ZipFile(path).testzip():
-            raise ValueError("bad checksum")
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        agent.load_state_dict(state["agent"])
-        return int(state["step"])
-    except (*DAMAGE,) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ExperimentError(
-            f"{path} is damaged or of another configuration ({reason}): train the run anew"
-        ) from error
 
 
 def draw_samples(agent: LearningAgent, n: int, seed: int, rounds: int, distinct: bool) -> list[Sample]:

@@ -13,7 +13,8 @@ from mols import settings
 from mols.agents.base import LearningAgent
 from mols.agents.table import make_agent
 from mols.common.backward_loss import APPROACHES
-from mols.environments.fragments import FragmentEnvironment, Trees, rows_of
+from mols.environments.base import rows_of
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import Fragment
 from mols.policies.model import Policies
 from mols.rewards.base import Scores

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mols.environments.fragments import STOP, FragmentEnvironment, Trees
+from mols.environments.base import STOP
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.sampling import Transitions
 
 State = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]  # a row of ``Trees``, as plain integers

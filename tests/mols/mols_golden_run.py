@@ -47,18 +47,19 @@ class NumberedReward:
         return states
 
 
-def golden_run(objective: str, approach: str) -> list[list[float | None]]:
+def golden_run(objective: str, approach: str, kernels: str = "auto") -> list[list[float | None]]:
     """[loss, pb_loss] of every step, None where nothing was learned."""
+    argv = [*arguments(objective, approach), "--kernels", kernels]
     trees, atoms = FragmentEnvironment(VOCABULARY, max_fragments=3), AtomEnvironment(max_atoms=3)
     tree_steps = TREE_STEPS + (RECENT if APPROACHES[approach].batch == "recent" else 0)
     with double_precision():
-        curve = losses_of(objective, approach, seh_frag, trees, tree_steps)
-        return curve + losses_of(objective, approach, qm9, atoms, ATOM_STEPS)
+        curve = losses_of(argv, seh_frag, trees, tree_steps)
+        return curve + losses_of(argv, qm9, atoms, ATOM_STEPS)
 
 
-def losses_of(objective: str, approach: str, task, environment, n_steps: int) -> list[list[float | None]]:
+def losses_of(argv: list[str], task, environment, n_steps: int) -> list[list[float | None]]:
     """Those of one task."""
-    config = settings.parse([*arguments(objective, approach), f"--n={n_steps}"], task.NAME, task.OPTIONS)
+    config = settings.parse([*argv, f"--n={n_steps}"], task.NAME, task.OPTIONS)
     reward = NumberedReward()
     agent = make_agent(config, Task(environment, reward, reward, environment.initial_states(0), (2.0,)))
     steps = [train_step(agent) for _ in range(n_steps)]

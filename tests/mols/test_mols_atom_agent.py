@@ -14,7 +14,7 @@ from mols.agents.table import columns, make_agent
 from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.environments.atoms import AtomEnvironment, Graphs
-from mols.environments.fragments import concatenate
+from mols.environments.base import concatenate
 from mols.molecules.atoms import AtomMolecules
 from mols.rewards.gap.reward import GapReward
 from mols.tasks import qm9

@@ -11,7 +11,7 @@ from rdkit import Chem
 from mols.environments.atom_moves import ATOM, BOND
 from mols.environments.atom_vocabulary import CHIRALITY, HYDROGENS, NO_IMPLICIT, AtomVocabulary
 from mols.environments.atoms import AtomEnvironment
-from mols.environments.fragments import concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
 from mols.molecules.atoms import AtomMolecules
 from mols.molecules.reference_set import random_finished_states
 

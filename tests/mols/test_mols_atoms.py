@@ -11,7 +11,7 @@ from mols.common.run_folder import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND
 from mols.environments.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, AtomVocabulary
 from mols.environments.atoms import AtomEnvironment, Graphs
-from mols.environments.fragments import concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
 from mols.policies.graph_transformer import GraphTransformer
 
 BARE = AtomVocabulary(charges=(0,), chiralities=(0,), hydrogens=(0,), no_implicit=(False,))

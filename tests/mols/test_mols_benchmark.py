@@ -12,8 +12,8 @@ from mols import benchmark, settings
 from mols.agents.dqn import QAgent
 from mols.agents.table import make_agent
 from mols.common.algorithm import train_step
-from mols.policies import graph_transformer
-from mols.policies.graph_transformer import Layer
+from mols.policies import compiled_layers
+from mols.policies.layers import Layer
 from mols.tasks import seh_frag
 
 
@@ -51,7 +51,7 @@ def test_the_operations_are_those_that_an_iteration_makes(algo, approach, reward
         counted.append(gradient * 2 * output.numel() * n_inputs)
         return output
 
-    monkeypatch.setattr(graph_transformer, "linear", lambda *args: count(args[0].shape[1], linear(*args)))
+    monkeypatch.setattr(compiled_layers, "linear", lambda *args: count(args[0].shape[1], linear(*args)))
     for policies in (agent.policies, agent.average, *([agent.q_target] if isinstance(agent, QAgent) else [])):
         for layer in policies.modules():
             if isinstance(layer, Layer):

@@ -31,6 +31,7 @@ from small_runs import (
 from mols import plots, settings
 from mols.agents import base as learning
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
+from mols.policies.layers import Layer
 from mols.rewards import downloads as files
 from mols.rewards.seh.proxy import WEIGHTS_FILE
 from mols.tasks import seh_frag
@@ -184,6 +185,19 @@ def test_a_run_goes_on_on_another_device_with_other_threads(tmp_path, no_picture
         ("cpu", 2),
     ]
     assert (run / "DONE").exists()
+
+
+def test_other_kernels_give_the_same_up_to_rounding_and_may_go_on_with_a_run(tmp_path, no_pictures, monkeypatch):
+    argv, losses, calls = command("tb", tmp_path), [], []
+    forward = Layer.forward
+    monkeypatch.setattr(Layer, "forward", lambda *args, **more: calls.append(len(losses)) or forward(*args, **more))
+    for kernels in ("auto", "torch"):
+        assert main([*argv, "--kernels", kernels, "--if_exists", "overwrite"]) == 0
+        losses.append(list(read_metrics(only_run(tmp_path))["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert set(calls) == {1}  # of the second run alone
+    (only_run(tmp_path) / "DONE").unlink()
+    assert main([*argv, "--kernels", "compiled", "--if_exists", "resume"]) == 0
 
 
 def test_overwrite_starts_again(tmp_path, no_pictures):

@@ -5,7 +5,7 @@ import torch
 from enumeration import Enumeration, renamings, symmetries
 
 from mols.common.algorithm import train_step
-from mols.environments.fragments import STOP
+from mols.environments.base import STOP
 
 N_STEPS = 750  # of 64 trajectories
 OPTIONS = {"max_fragments": 2, "batch_size": 64, "width": 32, "n_layers": 2, "lr": 3e-3, "lrd": 400, "n": N_STEPS}

@@ -102,6 +102,6 @@ def test_an_option_of_evaluation_changes_its_metric_alone(name, result_of):
 
 
 def test_those_are_all_options_that_say_what_is_computed():
-    """But for where it is computed, and for the names of columns."""
+    """But for the names of columns."""
     named = set(settings.by_name(seh_frag.OPTIONS)) - set(settings.FREE_OPTIONS)
-    assert TRAINING.keys() | EVALUATION.keys() | {"mode_thresholds", "device", "threads"} == named
+    assert TRAINING.keys() | EVALUATION.keys() | {"mode_thresholds"} == named

@@ -6,7 +6,7 @@ import torch
 from enumeration import renamings, symmetries
 from torch import nn
 
-from mols.environments.fragments import STOP, rows_of
+from mols.environments.base import STOP, rows_of
 from mols.sampling import estimated_log_prob
 
 COEFFICIENTS = (1.0, 2.0)

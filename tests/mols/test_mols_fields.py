@@ -28,7 +28,7 @@ EVERYWHERE = {
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
     "no_sampling_model": False, "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
     "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
-    "threads": 1, "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
+    "threads": 1, "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
 DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}
@@ -48,7 +48,7 @@ PROMISED = shlex.split(
     "--n --batch_size --temp --lr --lrd --blr --blrd --rp --ap --aexp --m_alpha --m_l0 --not_dueling --rand_pb_init "
     "--no_sampling_model --q_target_decay --max_fragments "
     "--validate_every --corr_every --corr_rounds --corr_molecules --checkpoint_every --test_set "
-    "--device --threads --workers --data_dir --proxy --output_dir --if_exists --wandb --tensorboard "
+    "--device --threads --kernels --workers --data_dir --proxy --output_dir --if_exists --wandb --tensorboard "
     "--seed --algo --backward_approach"
 )
 
@@ -183,7 +183,7 @@ CHANGED = {  # of dqn unless it has none
     "proxy": "surrogate", "reward": "qed", "mode_thresholds": "0.5,0.75,1",
 }  # fmt: skip
 STORAGE = {
-    "device": "cpu", "threads": "2", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
+    "device": "cpu", "threads": "2", "kernels": "torch", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
     "tensorboard": "True", "data_dir": "some/where", "workers": "3",
 }  # fmt: skip
 

@@ -87,7 +87,7 @@ def test_a_csv_that_could_be_misread_is_refused(case, given):
 
 
 READERS = {
-    "seh_proxy": lambda path: seh_proxy.evaluate(path, path.with_name("raw.csv")),
+    "seh_proxy": lambda path: seh_proxy.write_outputs(path, path.with_name("raw.csv")),
     "the test set of QM9": qm9.read_test_set,
     "a part of the surrogate's molecules": read_part,
 }
@@ -184,7 +184,7 @@ def commands(tmp_path, run, monkeypatch):
     monkeypatch.setattr(seh_proxy, "load_proxy", lambda data_dir: lambda graphs: torch.zeros(len(graphs)))
     monkeypatch.setattr(mxmnet.MXMNet, "load", lambda path: lambda structures: torch.zeros(len(structures)))
     data = qm9.Qm9(["CCO", "CCN"], np.array([3, 3]), *np.full((3, 2), 0.2))
-    monkeypatch.setattr(qm9, "read", lambda: data)
+    monkeypatch.setattr(qm9, "read_qm9", lambda: data)
     monkeypatch.setattr(qm9_best, "best_of_run", lambda directory, n: [("a run", "CCO", 5.0)])
     (tmp_path / "in.csv").write_text("smiles\nCCO\n")
     water = {"smiles": "O", "atomic_numbers": [8], "positions": [[0, 0, 0]], "bonds": []}

@@ -10,7 +10,8 @@ import torch
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import FRAGMENTS, Fragment
 
 SMALL = (Fragment("C", (0,)), Fragment("CC", (0, 1)), Fragment("CCC", (0, 1, 2)))

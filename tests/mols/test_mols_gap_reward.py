@@ -11,9 +11,10 @@ from mols.agents.task import Task
 from mols.common.run_folder import ExperimentError
 from mols.molecules.qm9 import read_test_set
 from mols.molecules.structures import Structure
-from mols.rewards.gap import reward as gap_reward
 from mols.rewards.gap.proxy import GapProxy
-from mols.rewards.gap.reward import EmbeddedGap, GapReward, MXMNetGap
+from mols.rewards.gap.reward import EmbeddedGap, GapReward
+from mols.rewards.mxmnet import gaps as mxmnet_gaps
+from mols.rewards.mxmnet.gaps import MXMNetGap
 
 NONE = float("nan")
 
@@ -174,13 +175,13 @@ class Network:
 @pytest.fixture
 def network(monkeypatch):
     monkeypatch.setattr(Network, "calls", [])
-    monkeypatch.setattr(gap_reward, "MXMNet", Network)
+    monkeypatch.setattr(mxmnet_gaps, "MXMNet", Network)
     return Network
 
 
 @pytest.fixture
 def conformers(monkeypatch):
-    monkeypatch.setattr(gap_reward, "ConformerMap", Conformers)
+    monkeypatch.setattr(mxmnet_gaps, "ConformerMap", Conformers)
     return Conformers
 
 

@@ -1,5 +1,6 @@
 """Golden runs of every objective and approach: what is computed changes only with its results version."""
 
+import pytest
 from golden import require_unchanged, stored
 from mols_golden_run import ATOM_STEPS, golden_run
 
@@ -8,6 +9,12 @@ from mols.common.backward_loss import APPROACHES
 
 def test_what_is_computed_is_unchanged(algo, approach):
     require_unchanged("mols", algo, approach, golden_run(algo, approach))
+
+
+@pytest.mark.parametrize("approach", ["naive", "tlm"])
+def test_the_compiled_layers_compute_the_same(algo, approach):
+    """In float64 auto is torch, which is what the golden runs are."""
+    require_unchanged("mols", algo, approach, golden_run(algo, approach, kernels="compiled"))
 
 
 def test_no_two_approaches_have_the_same_losses():

@@ -4,23 +4,22 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import leaky_relu, linear
+from torch.nn.functional import leaky_relu
 
-from mols.environments.fragments import Trees, concatenate, rows_of
-from mols.kernels.compiled_graphs import CompiledGraphs
-from mols.kernels.grouped_graphs import Group, GroupedGraphs, attention, messages
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import Trees
 from mols.policies import graph_transformer
-from mols.policies.graph_transformer import GraphTransformer, Layer
+from mols.policies.graph_transformer import GraphTransformer
 
 WIDTH, HEADS, CONDITIONS = 6, 2, 5  # all different
 VIRTUAL = "virtual"  # the token that is not a slot
 
 
-def network_of(environment, n_layers=2, n_heads=HEADS, seed=1):
+def network_of(environment, n_layers=2, n_heads=HEADS, seed=1, kernels="compiled"):
     """Random weights, far from the initial ones, so that no bias or scale is without effect."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        sizes = {"width": WIDTH, "n_layers": n_layers, "n_heads": n_heads}
+        sizes = {"width": WIDTH, "n_layers": n_layers, "n_heads": n_heads, "kernels": kernels}
         network = GraphTransformer((environment.n_fragments,), 1 + environment.n_points, CONDITIONS, **sizes)
         for parameter in network.parameters():
             parameter += 0.3 * torch.randn(parameter.shape)
@@ -136,25 +135,64 @@ both = pytest.mark.parametrize("batch", ["small", "full"], indirect=True)
 
 
 @both
-@pytest.mark.parametrize("graphs", [CompiledGraphs, GroupedGraphs])
+@pytest.mark.parametrize("kernels", ["torch", "compiled"])
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(1, 1), (2, 3)])
-def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads, graphs, monkeypatch):
-    monkeypatch.setattr(graph_transformer, "CompiledGraphs", graphs)
+def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads, kernels):
     environment, states = batch
-    network = network_of(environment, n_layers, n_heads)
+    network = network_of(environment, n_layers, n_heads, kernels=kernels)
     found, expected = network(*states, network.tables(conditions)), slow_features(network, states, conditions)
     assert_same(found, expected)
-    generator = torch.Generator().manual_seed(2)
-    directions = [torch.randn(feature.shape, generator=generator) for feature in found]
-    parameters = dict(network.named_parameters())
-
-    def gradients(features):
-        value = sum((feature * direction).sum() for feature, direction in zip(features, directions, strict=True))
-        return torch.autograd.grad(value, list(parameters.values()))
-
-    for name, ours, theirs in zip(parameters, gradients(found), gradients(expected), strict=True):
+    for name, (ours, theirs) in gradients(network, found, expected).items():
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
         assert ours.abs().max() > 1e-6, name
+
+
+def gradients(network, *features):
+    """Of the parameters by name, those of a random sum of each of some features."""
+    generator, found = torch.Generator().manual_seed(2), []
+    directions = [torch.randn(feature.shape, generator=generator) for feature in features[0]]
+    for each in features:
+        value = sum((feature * direction).sum() for feature, direction in zip(each, directions, strict=True))
+        found.append(torch.autograd.grad(value, list(network.parameters()), retain_graph=True))
+    return dict(zip(dict(network.named_parameters()), zip(*found, strict=True), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "of_value", "of_gradient"), [(torch.float64, 1e-13, 1e-12), (torch.float32, 1e-5, 0.01)]
+)
+def test_the_compiled_layers_are_torch_geometrics_at_full_width(full, wandered, dtype, of_value, of_gradient):
+    """In value and gradient, with one set of parameters; a ReLU whose input rounds to another sign moves a gradient."""
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            sizes = {"width": 128, "n_layers": 3, "n_heads": 2}
+            network = GraphTransformer((full.n_fragments,), 1 + full.n_points, CONDITIONS, **sizes)
+        states, conditions, features = wandered(full, 40, 39), torch.linspace(-1, 1, CONDITIONS), []
+        for network.kernels in ("torch", "compiled"):
+            features.append(network(*states, network.tables(conditions)))
+        pairs = [(of_value, *pair) for pair in zip(*features, strict=True)]
+        pairs += [(of_gradient, *pair) for pair in gradients(network, *features).values()]
+        for tolerance, theirs, ours in pairs:
+            assert (ours - theirs).norm() <= tolerance * theirs.norm()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_automatic_kernels_are_compiled_on_a_cpu_in_float32(small):
+    network = network_of(small, kernels="auto")
+    assert network.is_compiled and not network.double().is_compiled and not network.float().to("meta").is_compiled
+    network = network_of(small, kernels="torch")
+    assert not network.is_compiled
+
+
+def test_layers_of_either_form_have_the_parameters_that_checkpoints_have(small):
+    """And torch-geometric's none of their own, after a call either."""
+    network = network_of(small, n_layers=1, kernels="torch")
+    network(*small.initial_states(1), network.tables(torch.zeros(CONDITIONS)))
+    maps = ["message", "query_key_value_skip", "edge", "out", "condition", "up", "down"]
+    names = [f"{name}.{part}" for name in maps for part in ("weight", "bias")]
+    assert [*network.layers[0].state_dict()] == [name for name in names if name != "edge.bias"]
 
 
 def test_a_kind_of_node_is_the_sum_of_its_attributes_embeddings(double):
@@ -243,28 +281,3 @@ def test_every_feature_follows_the_conditions(small, reachable, conditions, doub
     present = states.fragment != small.n_fragments
     assert ((other_node - node).abs().amax(-1)[present] > 1e-4).all()
     assert ((other_graph - graph).abs() > 1e-8).all()
-
-
-def test_nodes_without_an_edge_hear_each_other_through_the_virtual_node_alone(small, double):
-    """In one layer, messages pass along edges: of a path's ends, neither hears the other but by the norm."""
-    layer, network = Layer(WIDTH, HEADS), network_of(small)
-    ends = torch.zeros(1, 3, 3, dtype=torch.long)
-    ends[0, 0, 1], ends[0, 1, 0], ends[0, 1, 2], ends[0, 2, 1] = 2, 1, 3, 1
-    kinds, (_, table, condition, _) = network.kinds(ends), network.tables(torch.zeros(CONDITIONS))
-    group = Group.of(kinds)
-    maps = layer.maps(table, condition)
-    tokens = torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(4)).requires_grad_()
-    heard = []
-    for token in range(4):
-        both_parts = (
-            messages(table, group, tokens)[0, token],
-            attention(maps.edge_key, maps.edge_value, group, linear(tokens.repeat(1, 1, 2), maps.weight, maps.bias))[
-                0, token
-            ],
-        )
-        heard.append([torch.autograd.grad(part.sum(), tokens)[0][0].abs().sum(-1) > 0 for part in both_parts])
-    expected = [[True] * 4, [True, True, True, False], [True] * 4, [True, False, True, True]]
-    for token in range(4):
-        assert [part.tolist() for part in heard[token]] == [expected[token]] * 2
-    graphs = CompiledGraphs([kinds])
-    assert not torch.equal(*(layer(tokens[0], graphs, table, layer.maps(table, c * condition)) for c in (1.0, 2.0)))

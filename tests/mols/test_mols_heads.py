@@ -14,7 +14,7 @@ from atom_graphs import Graph, reachable, to_tensors
 from mols.common.backward_loss import uniform_deviation, uniform_log_pb
 from mols.environments.atom_vocabulary import AtomVocabulary
 from mols.environments.atoms import AtomEnvironment, Graphs
-from mols.environments.fragments import STOP, concatenate, rows_of
+from mols.environments.base import STOP, concatenate, rows_of
 from mols.policies.heads import AtomHeads, FragmentHeads, heads_of
 from mols.sampling import estimated_log_prob, sample_trajectories
 

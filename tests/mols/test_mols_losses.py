@@ -8,7 +8,8 @@ import torch
 
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
-from mols.environments.fragments import STOP, Trees
+from mols.environments.base import STOP
+from mols.environments.fragments import Trees
 
 BALANCE = ("tb", "db", "subtb")
 

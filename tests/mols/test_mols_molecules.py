@@ -9,7 +9,8 @@ from rdkit import Chem
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
-from mols.environments.fragments import FragmentEnvironment, Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import FRAGMENTS, Fragment
 from mols.molecules.fragments import FragmentMolecules, join
 from mols.molecules.reference_set import generated_test_set, random_finished_states, read_test_set

@@ -15,6 +15,7 @@ from scipy.special import eval_legendre, spherical_jn
 from shared_data import SHARED, needs
 from torch.nn.functional import silu
 
+import mols
 from mols.common.run_folder import ExperimentError
 from mols.molecules.structures import Structure, read_structures
 from mols.rewards.mxmnet.basis import _bessel_constants
@@ -283,3 +284,12 @@ def test_a_file_that_is_no_weights_is_refused_and_never_run(tmp_path, monkeypatc
         MXMNet.load(tmp_path / "none.pt")
     with pytest.raises(ExperimentError, match="not a file of weights"):
         MXMNet.load(tmp_path)
+
+
+def test_nothing_but_the_command_of_qm9_reads_mxmnet():
+    root = Path(mols.__file__).parent
+    readers = {
+        path.relative_to(root) for path in root.rglob("*.py") if "import mols.rewards.mxmnet" in path.read_text()
+    }
+    readers |= {path.relative_to(root) for path in root.rglob("*.py") if "from mols.rewards.mxmnet" in path.read_text()}
+    assert {path for path in readers if path.parts[:2] != ("rewards", "mxmnet")} == {Path("tasks/qm9.py")}

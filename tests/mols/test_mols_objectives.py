@@ -7,7 +7,7 @@ from torch import nn
 
 from mols.agents.base import Batch, huber
 from mols.common import objectives
-from mols.environments.fragments import STOP
+from mols.environments.base import STOP
 from mols.sampling import taken_log_pb
 
 BACKWARD = ("uniform", "random")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mols.common.backward_loss import APPROACHES, uniform_deviation, uniform_log_pb
-from mols.environments.fragments import Trees, concatenate, rows_of
+from mols.environments.base import concatenate, rows_of
+from mols.environments.fragments import Trees
 from mols.policies.model import frozen_copy, move_towards, parameters_of, thermometer
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy != "uniform"]

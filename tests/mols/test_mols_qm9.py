@@ -9,7 +9,7 @@ from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
 from mols.molecules import qm9
-from mols.molecules.qm9 import Qm9, main, read, read_test_set, rows_of_test_set, write_test_set
+from mols.molecules.qm9 import Qm9, main, read_qm9, read_test_set, rows_of_test_set, write_test_set
 
 needs_qm9 = pytest.mark.skipif(find_spec(qm9.PACKAGE) is None, reason="the extra qm9 is not installed")
 
@@ -63,7 +63,7 @@ def test_the_package_says_what_is_committed(tmp_path, capsys):
 
 
 def test_molecules_are_read_in_order_and_the_package_is_not_imported(package):
-    data = read()
+    data = read_qm9()
     assert data.smiles == ["C", "CC#N", "FC=O", "NCCO"]
     assert data.n_heavy.tolist() == [1, 3, 3, 4]
     np.testing.assert_array_equal(data.homo, [-0.4, -0.3, -0.3, -0.2])
@@ -84,7 +84,7 @@ def test_the_test_set_takes_the_first_of_each_size():
 
 
 def test_what_is_written_is_read(tmp_path, package):
-    assert write_test_set(read(), tmp_path / "a.csv") == 3
+    assert write_test_set(read_qm9(), tmp_path / "a.csv") == 3
     assert (tmp_path / "a.csv").read_text() == "smiles,gap\nCC#N,0.3600\nFC=O,0.2900\nNCCO,0.3000\n"
     smiles, gaps = read_test_set(tmp_path / "a.csv")
     assert smiles == ["CC#N", "FC=O", "NCCO"] and gaps.tolist() == [0.36, 0.29, 0.3]

@@ -34,7 +34,7 @@ def small_qm9(monkeypatch):
     smiles = ["OC", "CC(F)O", "NCCCCCCCC", "C%%"]
     gaps = np.array([0.3, 0.25, 0.1, 0.2])
     data = qm9.Qm9(smiles, np.array([2, 4, 9, 3]), gaps, gaps, gaps)
-    monkeypatch.setattr(qm9, "read", lambda: data)
+    monkeypatch.setattr(qm9, "read_qm9", lambda: data)
 
 
 def written(path):

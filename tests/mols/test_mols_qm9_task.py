@@ -22,6 +22,7 @@ from mols.common import provenance
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.molecules import qm9 as data
 from mols.rewards.gap import reward as gap_reward
+from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
 from mols.tasks import qm9, seh_frag
 from mols.tasks.qm9 import main
@@ -136,7 +137,7 @@ def weights(tmp_path_factory):
 def test_a_run_with_mxmnet_ends_its_workers(weights, tmp_path, no_pictures, monkeypatch):
     made = []
 
-    class Conformers(gap_reward.ConformerMap):
+    class Conformers(mxmnet_gaps.ConformerMap):
         """In this process, whatever is asked for."""
 
         def __init__(self, workers):
@@ -147,7 +148,7 @@ def test_a_run_with_mxmnet_ends_its_workers(weights, tmp_path, no_pictures, monk
             made[-1].append("closed")
             super().close()
 
-    monkeypatch.setattr(gap_reward, "ConformerMap", Conformers)
+    monkeypatch.setattr(mxmnet_gaps, "ConformerMap", Conformers)
     argv = ["--corr_every", "0", "--proxy", "mxmnet", "--proxy_weights", str(weights), "--workers", "3"]
     assert main(small(tmp_path / "whole", *argv)) == 0
     metrics, config = read_metrics(only_run(tmp_path)), only_run(tmp_path) / "config.json"

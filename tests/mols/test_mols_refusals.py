@@ -52,6 +52,8 @@ BAD = [
     ("--test_set qm9", "one of auto, original, generated"),
     ("--ap cosine", "one of linear, exp, none"),
     ("--device tpu", "one of cpu, cuda"),
+    ("--kernels numba", "one of auto, torch, compiled"),
+    ("--kernels compiled --device cuda", "--kernels is 'compiled', which a GPU cannot run: use auto or torch"),
     ("--if_exists maybe", "one of refuse, resume, overwrite"),
     ("--lr abc", "--lr is 'abc': it must be a number"),
     ("--lr nan", "--lr is 'nan': it must be greater than 0"),

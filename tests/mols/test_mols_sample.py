@@ -201,12 +201,12 @@ CASES = {
     "no json": "config.json is damaged",
     "a list": "config.json is damaged",
     "no checkpoint": "has no checkpoint yet: train longer",
-    "cut": "checkpoint.pt is damaged or of another configuration",
-    "a bit": "checkpoint.pt is damaged or of another configuration",
-    "empty": "checkpoint.pt is damaged or of another configuration",
-    "wider": "checkpoint.pt is damaged or of another configuration",
+    "cut": "checkpoint.pt is damaged or of another program",
+    "a bit": "checkpoint.pt is damaged or of another program",
+    "empty": "checkpoint.pt is damaged or of another program",
+    "wider": "checkpoint.pt is damaged or of another program",
     "another objective": "config.json is damaged (it lacks m_alpha): name another run",
-    "another file": "checkpoint.pt is damaged or of another configuration",
+    "another file": "checkpoint.pt is damaged or of another program",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mols.environments.fragments import STOP, concatenate, rows_of
+from mols.environments.base import STOP, concatenate, rows_of
 from mols.sampling import BELOW_ONE, Transitions, distinct, draw, sample_trajectories, taken_log_pb
 
 COEFFICIENTS = (1.0, 2.0)

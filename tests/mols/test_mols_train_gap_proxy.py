@@ -100,7 +100,7 @@ def test_the_average_is_of_the_weights(molecules):
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys, data):
     """``run(option, ...)`` -> (status, stdout, stderr) of the command on the small QM9."""
-    monkeypatch.setattr(qm9, "read", lambda: data)
+    monkeypatch.setattr(qm9, "read_qm9", lambda: data)
     monkeypatch.setattr(train_gap_proxy, "N_VALIDATION", 50)
     monkeypatch.setattr(GapTraining.__init__, "__defaults__", (50,))
 

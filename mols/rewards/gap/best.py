@@ -54,7 +54,7 @@ def gaps_of_qm9(max_heavy: int) -> dict[str, float]:
     Raises:
         ExperimentError: QM9 is not installed.
     """
-    data, gaps = qm9.read(), {}
+    data, gaps = qm9.read_qm9(), {}
     with BlockLogs():
         for smiles, n_heavy, gap in zip(data.smiles, data.n_heavy, data.gap, strict=True):
             molecule = Chem.MolFromSmiles(smiles) if n_heavy <= max_heavy else None
@@ -63,7 +63,7 @@ def gaps_of_qm9(max_heavy: int) -> dict[str, float]:
     return gaps
 
 
-def rows_of(runs: list[Path], n: int) -> list[tuple[Any, ...]]:
+def best_rows(runs: list[Path], n: int) -> list[tuple[Any, ...]]:
     """The rows of the CSV, as ``COLUMNS`` says.
 
     Raises:
@@ -106,12 +106,12 @@ def write_best(runs: list[Path], out: Path, n: int) -> None:
     """Write the CSV.
 
     Raises:
-        ExperimentError: as ``rows_of``; or ``out`` exists or cannot be written, or n is below 1.
+        ExperimentError: as ``best_rows``; or ``out`` exists or cannot be written, or n is below 1.
     """
     require_writable(out)
     if n < 1:
         raise ExperimentError(f"--n is {n}: it must be 1 or more")
-    rows = rows_of(runs, n)
+    rows = best_rows(runs, n)
     write_table(out, [COLUMNS, *rows])
     print(f"{len(rows)} molecules in {out}")
 

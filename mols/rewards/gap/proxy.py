@@ -29,7 +29,7 @@ TYPICAL_SIZE = 8  # atoms, so that the sum over them is about as large as their 
 CHUNK = 128  # molecules at once: more take more memory and no less time each
 
 
-class Layer(nn.Module):
+class GapLayer(nn.Module):
     """One round of messages between all pairs of atoms."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class GapNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(2))
         self.embed = nn.Linear(N_ATOM_FEATURES, WIDTH)
         self.relate = nn.Linear(N_PAIR_FEATURES, PAIR_WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(N_LAYERS))
+        self.layers = nn.ModuleList(GapLayer() for _ in range(N_LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.attend = nn.Linear(WIDTH, N_QUERIES)
         self.value = nn.Linear(WIDTH, WIDTH)

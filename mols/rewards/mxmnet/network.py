@@ -141,10 +141,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="the weights, as torch.save wrote them")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write: columns smiles, raw (eV)")
     arguments = parser.parse_args(argv)
-    return command(lambda: evaluate(**vars(arguments)))
+    return command(lambda: write_outputs(**vars(arguments)))
 
 
-def evaluate(molecules: Path, weights: Path, out: Path) -> None:
+def write_outputs(molecules: Path, weights: Path, out: Path) -> None:
     """Write a CSV with the columns smiles and raw, a row for each molecule of a JSON.
 
     Args:

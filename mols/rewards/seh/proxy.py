@@ -148,10 +148,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write: columns smiles, raw")
     parser.add_argument("--data_dir", help="folder of the weights (GFLOWNET_TLM_DATA, the cache, a download)")
     arguments = parser.parse_args(argv)
-    return command(lambda: evaluate(**vars(arguments)))
+    return command(lambda: write_outputs(**vars(arguments)))
 
 
-def evaluate(smiles: Path, out: Path, data_dir: str | None = None) -> None:
+def write_outputs(smiles: Path, out: Path, data_dir: str | None = None) -> None:
     """Write a CSV with the columns smiles and raw, a row for each row of ``smiles``, raw empty where there is none.
 
     Args:

@@ -1,12 +1,11 @@
 """The sEH reward of a molecule, from the raw output of an sEH network."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rdkit import Chem
 from torch import Tensor
 
-from mols.rewards.base import Reward
+from mols.rewards.base import Proxy, Reward
 from mols.rewards.seh.features import Featuriser, MoleculeGraph
 from mols.rewards.seh.proxy import load_proxy
 from mols.rewards.seh.surrogate import SehSurrogate
@@ -25,9 +24,7 @@ class SehReward(Reward):
 
     bounds = (1e-4, 100.0)
 
-    def __init__(
-        self, proxy: Callable[[Sequence[MoleculeGraph]], Tensor], *, exponent: float = 10.0, workers: int = 0
-    ) -> None:
+    def __init__(self, proxy: Proxy[MoleculeGraph], *, exponent: float = 10.0, workers: int = 0) -> None:
         super().__init__(exponent)
         self.proxy, self._featuriser = proxy, Featuriser(workers)
 

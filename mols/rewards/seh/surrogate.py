@@ -28,7 +28,7 @@ TYPICAL_SIZE = 32  # atoms, so that the sum over them is about as large as their
 CHUNK = 64  # molecules at once: more take more memory and no less time each
 
 
-class Graphs:
+class BatchedGraphs:
     """N molecules with n atoms in all, as tensors.
 
     Attributes:
@@ -56,7 +56,7 @@ class Graphs:
         return x.new_full(shape, absent).index_put((self.molecule, self.place), x)
 
 
-class Layer(nn.Module):
+class SurrogateLayer(nn.Module):
     """One round of messages along the bonds."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Layer(nn.Module):
         self.whole = nn.Linear(WIDTH, HIDDEN, bias=False)
         self.leave = nn.Linear(HIDDEN, WIDTH)
 
-    def forward(self, state: Tensor, graphs: Graphs) -> Tensor:
+    def forward(self, state: Tensor, graphs: BatchedGraphs) -> Tensor:
         """(n, WIDTH) states of n atoms after the round, from those before it."""
         x = self.norm(state)
         sent = self.value(x).view(-1, MESSAGE_WIDTH)
@@ -85,13 +85,13 @@ class SurrogateNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
         self.embed = nn.Linear(N_FEATURES, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(N_LAYERS))
+        self.layers = nn.ModuleList(SurrogateLayer() for _ in range(N_LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.attend = nn.Linear(WIDTH, N_QUERIES)
         self.value = nn.Linear(WIDTH, WIDTH)
         self.read = nn.Sequential(nn.Linear(3 * WIDTH, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1))
 
-    def forward(self, graphs: Graphs) -> Tensor:
+    def forward(self, graphs: BatchedGraphs) -> Tensor:
         """(N,) raw outputs."""
         state = self.embed(graphs.features)
         for layer in self.layers:
@@ -134,4 +134,4 @@ class SehSurrogate:
     def __call__(self, graphs: Sequence[MoleculeGraph]) -> Tensor:
         """(N,) raw outputs of N molecules."""
         chunks = (graphs[first : first + CHUNK] for first in range(0, len(graphs), CHUNK))
-        return torch.cat([torch.zeros(0), *(self.network(Graphs(collate(chunk))) for chunk in chunks)])
+        return torch.cat([torch.zeros(0), *(self.network(BatchedGraphs(collate(chunk))) for chunk in chunks)])
