@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each, each_objective
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -261,7 +262,8 @@ def test_the_operations_of_an_iteration_by_hand():
     assert benchmark.operations(make_agent(settings.parse([*argv, *replay]))) == expected
 
 
-@pytest.mark.parametrize("approach", benchmark.APPROACHES)
+@each("approach", benchmark.APPROACHES)
+@each_objective
 def test_the_operations_are_those_that_torch_counts(objective, approach, new_agent, monkeypatch):
     monkeypatch.setattr(transformer, "is_compiled", lambda *_: False)  # torch counts its own operations alone,
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # none of fused layers

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each_approach, each_objective
 
 import bitseq
 from bitseq import plots
@@ -64,6 +65,8 @@ def assert_same(one, two, where="checkpoint"):
         assert one == two, where
 
 
+@each_objective
+@each_approach
 def test_a_kill_leaves_no_trace(objective, approach, tmp_path, monkeypatch):
     """Ten steps are five, a checkpoint, two more that are lost with the kill, and five again."""
     length = ["--num_iterations=10", "--checkpoint_every=5", "--validate_every=2", "--corr_every=2", "--exact_every=2"]

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from each import each
 
 import bitseq
 from bitseq import settings
@@ -71,9 +72,9 @@ def test_learning_rates_are_numbers():
     assert [c.learning_rate for c in configs("figure2.sh", **ONE | {"LEARNING_RATES": rates})] == [0.0005, 0.001, 2]
 
 
-@pytest.mark.parametrize("name", ["figure2.sh", "figure3.sh", "appendix.sh"])
-@pytest.mark.parametrize(
-    ("variable", "value"),
+@each("name", ["figure2.sh", "figure3.sh", "appendix.sh"])
+@each(
+    "variable,value",
     [
         ("SCALE", "1.5"),
         ("SEEDS", "one"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from each import each
 from scipy import stats
 from torch import nn
 
@@ -63,9 +64,9 @@ def test_trunk_of_the_begin_token_alone_is_the_first_row():
     torch.testing.assert_close(found, trunk(STATES)[:, :1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_layers", [1, 3])
-@pytest.mark.parametrize(("n_heads", "dtype"), [(HEADS, torch.float32), (4, torch.float64), (16, torch.float32)])
-@pytest.mark.parametrize("positions", [[[], [], []], [[1], [3], [0]], [[3, 0, 1], [0, 1, 2], [2, 1, 3]]])
+@each("n_layers", [1, 3])
+@each("n_heads,dtype", [(HEADS, torch.float32), (4, torch.float64), (16, torch.float32)])
+@each("positions", [[[], [], []], [[1], [3], [0]], [[3, 0, 1], [0, 1, 2], [2, 1, 3]]])
 def test_reading_some_positions_gives_their_features(n_layers, n_heads, dtype, positions):
     trunk = new_trunk(n_layers=n_layers, n_heads=n_heads).eval().to(dtype)
     index = torch.tensor(positions, dtype=torch.long).view(3, -1)
@@ -105,7 +106,7 @@ def test_dropout_moves_features_in_training_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("n_heads", [1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128])
+@each("n_heads", [1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128])
 def test_the_compiled_functions_take_heads_that_divide_64_in_single_precision_on_a_cpu(n_heads):
     layers = nn.ModuleList([nn.TransformerEncoderLayer(n_heads, n_heads, 2, batch_first=True)])
     divides = n_heads in (1, 2, 4, 8, 16, 32, 64)
@@ -120,8 +121,8 @@ def gradients(trunk, features):
     return torch.autograd.grad((features * direction).sum(), list(trunk.parameters()))
 
 
-@pytest.mark.parametrize("n_read", [1, 3, 5])
-@pytest.mark.parametrize(("n_heads", "dtype"), [(3, torch.float32), (6, torch.float32), (4, torch.float64)])
+@each("n_read", [1, 3, 5])
+@each("n_heads,dtype", [(3, torch.float32), (6, torch.float32), (4, torch.float64)])
 def test_elsewhere_torch_computes_the_same(n_heads, dtype, n_read):
     trunk = new_trunk(width=24, n_heads=n_heads).to(dtype)
     tokens = trunk.embedding(nn.functional.pad(STATES, (1, 0), value=8)) + trunk.positions

@@ -255,7 +255,8 @@ def test_any_name_is_shown_in_any_locale(tmp_path):
     """In the names of files, and in what a program says by itself."""
     folder = tmp_path / NAME
     data = write_csv(folder / f"{NAME}.csv", grid_run(2.0) + grid_run(3.0, approach="uniform"))
-    code = "import sys; from pathlib import Path; from hypergrid.analysis import claims; from hypergrid.common import terminal\n"
+    code = "import sys; from pathlib import Path\n"
+    code += "from hypergrid.analysis import claims; from hypergrid.common import terminal\n"
     code += "status = claims.main(sys.argv[1:])\n"
     code += "print(ascii(terminal.file_name(Path(sys.argv[1]))))\n"
     code += "sys.exit(status or terminal.command(lambda: print('\\N{MINUS SIGN}', sys.argv[1])))"

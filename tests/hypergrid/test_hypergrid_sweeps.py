@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from each import each
 
 import hypergrid
 from hypergrid import settings
@@ -79,8 +80,8 @@ def test_figure_1_is_every_cell_once_in_the_promised_order(config_of):
         assert "=" not in settings.run_directory(config).parent.name, "the paper's own settings"
 
 
-@pytest.mark.parametrize(
-    ("scale", "trajectories", "every"),
+@each(
+    "scale,trajectories,every",
     [("1", 1_000_000, 100), ("0.1", 100_000, 100), ("1e-2", 10_000, 13), (".001", 1_008, 2), ("0.000001", 16, 1)],
 )
 def test_scale_rounds_iterations_up_and_keeps_the_points(config_of, scale, trajectories, every):
@@ -114,8 +115,8 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("variables", BAD, ids=lambda v: "=".join(*v.items()))
-@pytest.mark.parametrize("name", ["figure1.sh", "appendix.sh"])
+@each("variables", BAD)
+@each("name", ["figure1.sh", "appendix.sh"])
 def test_what_it_does_not_know_is_one_sentence(name, variables):
     done = sweep(name, **variables)
     assert done.returncode == 2 and done.stdout == ""

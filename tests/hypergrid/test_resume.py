@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 
 import hypergrid
 from hypergrid.agents.base import SamplingAgent
@@ -58,8 +59,8 @@ def assert_same(one, two, where="checkpoint"):
         assert one == two, where
 
 
-@pytest.mark.parametrize("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
-@pytest.mark.parametrize("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
+@each("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
+@each("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
 def test_a_kill_leaves_no_trace(algorithm, approach, tmp_path, monkeypatch):
     length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
     assert main(command(algorithm, approach, tmp_path / "whole", *length)) == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
@@ -73,12 +74,12 @@ def given(tmp_path):
     return given
 
 
-@pytest.mark.parametrize("case", READ)
+@each("case", READ)
 def test_a_csv_as_people_have_it_is_read_right(case, given):
     assert read_columns(given(READ[case]), ("smiles", "x")) == ROWS
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each("case", REFUSED)
 def test_a_csv_that_could_be_misread_is_refused(case, given):
     content, message = REFUSED[case]
     with pytest.raises(ExperimentError) as error:
@@ -199,7 +200,7 @@ def commands(tmp_path, run, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("name", ["sample", "seh_proxy", "mxmnet", "qm9", "qm9_best"])
+@each("name", ["sample", "seh_proxy", "mxmnet", "qm9", "qm9_best"])
 def test_a_full_disk_leaves_nothing_and_the_command_can_be_repeated(name, commands, tmp_path, monkeypatch, capsys):
     main, argv = commands[name]
     before = contents(tmp_path)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from each import each_algo, each_approach
 from shared_data import SHARED
 from small_runs import (
     SUITE,
@@ -35,6 +36,8 @@ def require_equal(folder, other):
     assert_same(checkpoint(folder), checkpoint(other))
 
 
+@each_algo
+@each_approach
 def test_a_kill_leaves_no_trace(algo, approach, tmp_path, monkeypatch):
     """Four steps are two, a checkpoint, one more that is lost with the kill, and two again."""
     length = ["--backward_approach", approach, "--n=4", "--checkpoint_every=2", "--validate_every=3", "--corr_every=3"]
