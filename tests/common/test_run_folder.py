@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from each import each
 
 from hypergrid.common import provenance
 from hypergrid.common.randomness import Streams
@@ -292,8 +291,8 @@ def test_a_kill_while_overwriting_never_leaves_half_a_run_called_done(open_run, 
         assert not open_run("resume").done
 
 
-@each("damage", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00"])
-@each("done", [True, False])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("done", [True, False])
 def test_a_damaged_config_is_refused(open_run, damage, done):
     directory = (train if done else unfinished)(open_run(), steps=range(1, 3), checkpoint=2)
     (directory / "config.json").write_bytes(damage)
@@ -495,8 +494,8 @@ def test_a_row_is_on_disk_at_once_and_exact(open_run):
         assert read_metrics(run.directory)["l1_dist"] == [value]
 
 
-@each("bad", [math.nan, math.inf, -math.inf])
-@each("column", ["loss", "l1_dist"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", ["loss", "l1_dist"])
 def test_a_metric_that_is_not_finite_is_an_error(open_run, bad, column):
     run = open_run()
     with run.recorded(COLUMNS):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from each import each
+from same import assert_same
 
 import hypergrid
 from hypergrid.agents.base import SamplingAgent
@@ -42,21 +43,6 @@ def checkpoint(folder):
     state = torch.load(path, weights_only=True)
     del state["wall_s"]
     return state
-
-
-def assert_same(one, two, where="checkpoint"):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_same(one[key], two[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), where
-        for position, (a, b) in enumerate(zip(one, two, strict=True)):
-            assert_same(a, b, f"{where}[{position}]")
-    else:
-        assert one == two, where
 
 
 @each("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from each import each_algo, each_approach
 from rdkit import Chem
-from small_runs import assert_same
+from same import assert_same
 from test_mols_agent import assert_moves_by_the_table
 
 from mols import settings

@@ -14,10 +14,10 @@ import pytest
 import torch
 from each import each_algo, each_approach
 from matplotlib.figure import Figure
+from same import assert_same
 from shared_data import SHARED
 from small_runs import (
     SUITE,
-    assert_same,
     checkpoint,
     command,
     contents,

@@ -15,16 +15,8 @@ import torch
 from each import each
 from rdkit import Chem
 from rdkit.Chem import QED
-from small_runs import (
-    assert_same,
-    checkpoint,
-    command,
-    metrics_without_time,
-    only_run,
-    quicken,
-    refused,
-    without_pictures,
-)
+from same import assert_same
+from small_runs import checkpoint, command, metrics_without_time, only_run, quicken, refused, without_pictures
 
 from mols import plots, settings
 from mols.agents.base import LearningAgent

@@ -8,17 +8,9 @@ import time
 
 import pytest
 from each import each_algo, each_approach
+from same import assert_same
 from shared_data import SHARED
-from small_runs import (
-    SUITE,
-    assert_same,
-    checkpoint,
-    command,
-    metrics_without_time,
-    needs_weights,
-    quicken,
-    without_pictures,
-)
+from small_runs import SUITE, checkpoint, command, metrics_without_time, needs_weights, quicken, without_pictures
 
 from mols import plots
 from mols.agents.base import LearningAgent
