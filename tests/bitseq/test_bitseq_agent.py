@@ -225,44 +225,6 @@ def test_log_z_has_its_own_learning_rate(new_agent):
     assert largest_move(before, after, "forward_head") == pytest.approx(0.01, rel=1e-2)
 
 
-# No gradient leaks from one loss into the other's step
-
-
-@each("approach", ["tlm", "pessimistic"])
-@each("first", ["backward", "forward"])
-@each_objective
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, objective, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(objective, approach, uniform_initialisation=False, weight_decay=1e-2)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(value_of(agent, loss, batch), [p for p, _ in held])
-    torch.manual_seed(5)  # the dropout of value_of
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        decayed = gradient + 1e-2 * start
-        expected = start - rate * decayed / (decayed.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-@each_objective
-@each_approach
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, objective, approach):
-    clean, stained = (new_agent(objective, approach, uniform_initialisation=False) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        take_steps(agent, 1)
-    assert same(clean, stained)
-
-
 # What P_B the objective scores
 
 
@@ -513,27 +475,6 @@ def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, obje
     expected = {negative_log_likelihood(agent, batch) for batch in batches[-20:]}
     seen = {agent.backward_loss(batches[-1]).item() for _ in range(250)}
     assert seen == expected and len(expected) == 20
-
-
-@each_objective
-def test_uniform_naive_and_maxent_have_no_loss_of_their_own(started, objective):
-    for approach in ("uniform", "naive", "maxent"):
-        agent, batch = started(objective, approach)
-        assert agent.backward_loss(batch) is None
-        assert update_backward(agent, batch) is None
-
-
-@each("objective", DQN)
-@each_approach
-def test_nothing_learns_before_start_learning(new_agent, objective, approach):
-    agent = new_agent(objective, approach, start_learning=2, uniform_initialisation=False, update_target_every=1)
-    before = snapshot(agent)
-    for _ in range(2):
-        assert train_step(agent) == {"pb_loss": None, "loss": None}
-    assert moved(before, snapshot(agent)) == set()
-    losses = train_step(agent)
-    assert losses["loss"] is not None
-    assert (losses["pb_loss"] is not None) == (approach in ("tlm", "pessimistic"))
 
 
 def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):

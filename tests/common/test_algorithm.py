@@ -187,15 +187,22 @@ def test_a_new_loss_of_p_b_needs_its_name_in_the_table_alone(suite, monkeypatch,
     assert agent.backward_loss(sampled).item() != pytest.approx(3 * expected, rel=1e-6)  # P_B has moved
 
 
+def weights(agent):
+    """Those of the policies and of every target."""
+    return {
+        name: dict(value) for name, value in agent.state_dict().items() if name in ("policies", "target", "q_target")
+    }
+
+
 @each("suite, objective", [(suite, name) for suite, name in AGENTS if suite != "mols" and "dqn" in name])
 @each("approach", APPROACHES)
 def test_nothing_learns_before_start_learning(suite, objective, approach):
     options = {"update_target_every": 1} if suite == "bitseq" else {}
     agent = new_agent(suite, objective, approach, start_learning=2, **options)
-    before = {name: value.clone() for name, value in agent.state_dict()["policies"].items()}
+    before = copy.deepcopy(weights(agent))
     for _ in range(2):
         assert train_step(agent) == {"pb_loss": None, "loss": None}
-    assert_same(before, dict(agent.state_dict()["policies"]))
+    assert_same(before, weights(agent))
     losses = train_step(agent)
     assert losses["loss"] is not None
     assert (losses["pb_loss"] is not None) == (approach in OWN_LOSS[suite])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from each import each, each_approach, each_objective
 
-from hypergrid.common.algorithm import Learner, train_step, update_backward, update_forward
+from hypergrid.common.algorithm import train_step, update_backward, update_forward
 from hypergrid.common.backward_loss import ema_update, trajectory_negative_log_likelihood
 from hypergrid.policies import LearnedBackward
 from hypergrid.sampling import taken_log_pb
@@ -162,47 +162,6 @@ def test_log_z_has_its_own_learning_rate(new_agent):
     assert largest == pytest.approx(0.01, rel=1e-2)
 
 
-# No gradient leaks from one loss into the other's step
-
-
-@each("approach", ["tlm", "pessimistic"])
-@each("first", ["backward", "forward"])
-@each_objective
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, objective, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(objective, approach, zero_initialisation=False)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    streams = copy.deepcopy(agent.streams.replay.bit_generator.state)
-    replay = copy.deepcopy(agent._replay) if objective in DQN else None
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(loss(batch), [p for p, _ in held])
-    agent.streams.replay.bit_generator.state = streams
-    if replay is not None:
-        agent._replay = replay
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        expected = start - rate * gradient / (gradient.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-@each_objective
-@each_approach
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, objective, approach):
-    clean, stained = (new_agent(objective, approach, zero_initialisation=False) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        train_step(agent)
-    assert same_weights(clean, stained)
-
-
 # What P_B the objective scores
 
 
@@ -306,27 +265,6 @@ def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, obje
     assert seen == expected and len(expected) == 20
 
 
-@each_objective
-def test_uniform_naive_and_maxent_have_no_loss_of_their_own(started, objective):
-    for approach in ("uniform", "naive", "maxent"):
-        agent, batch = started(objective, approach)
-        assert agent.backward_loss(batch) is None
-        assert update_backward(agent, batch) is None
-
-
-@each("objective", DQN)
-@each_approach
-def test_nothing_learns_before_start_learning(new_agent, objective, approach):
-    agent = new_agent(objective, approach, start_learning=2, zero_initialisation=False)
-    before = snapshot(agent)
-    for _ in range(2):
-        assert train_step(agent) == {"pb_loss": None, "loss": None}
-    assert moved(before, snapshot(agent)) == set()
-    losses = train_step(agent)
-    assert losses["loss"] is not None
-    assert (losses["pb_loss"] is not None) == (approach in ("tlm", "pessimistic"))
-
-
 @each("objective", DQN)
 @each_approach
 def test_q_loss_is_the_plain_loop(new_agent, objective, approach):
@@ -414,16 +352,6 @@ def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):
 # Optimisation
 
 
-@pytest.mark.parametrize(("max_norm", "length"), [(0.0, 5.0), (0.5, 0.5), (7.0, 5.0)])
-def test_gradients_are_clipped_before_the_step(max_norm, length):
-    """With learning rate 1 a step of gradient descent is as long as the gradient, clipped or not."""
-    parameters = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))]
-    learner = Learner(torch.optim.SGD(parameters, lr=1.0), max_norm=max_norm)
-    loss = 3 * parameters[0].sum() + 4 * parameters[1].sum() + 1
-    assert learner.minimise(loss, parameters) == 1.0
-    assert torch.cat([p.detach() for p in parameters]).norm().item() == pytest.approx(length)
-
-
 def test_clipping_is_configured_for_both_losses(new_agent):
     agent = new_agent("db", "tlm", gradient_clipping=1e-3)
     batch = agent.sample()
@@ -432,15 +360,6 @@ def test_clipping_is_configured_for_both_losses(new_agent):
         gradients = [p.grad for group in learner.optimizer.param_groups for p in group["params"]]
         assert torch.stack([gradient.norm() for gradient in gradients]).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert new_agent("db", "tlm").forward_learner.max_norm == 0.0
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_loss_that_is_not_finite_moves_nothing(value):
-    parameter = torch.nn.Parameter(torch.ones(2))
-    learner = Learner(torch.optim.Adam([parameter]))
-    with pytest.raises(FloatingPointError):
-        learner.minimise(parameter.sum() * value, [parameter])
-    assert torch.equal(parameter.detach(), torch.ones(2))
 
 
 def test_the_backward_learning_rate_decays_for_tlm_alone(new_agent):
@@ -453,49 +372,7 @@ def test_the_backward_learning_rate_decays_for_tlm_alone(new_agent):
         assert agent.forward_learner.optimizer.param_groups[0]["lr"] == 1e-3
 
 
-class Recorder:
-    """An agent that notes what it is asked to do."""
-
-    forward_learner = backward_learner = None
-    batch_size = 1
-
-    def __init__(self, backward_first):
-        self.backward_first, self.calls = backward_first, []
-        self.weight = torch.nn.Parameter(torch.ones(()))
-        self.forward_learner = self.backward_learner = Learner(torch.optim.SGD([self.weight], lr=0.1))
-
-    def parameters(self):
-        return [self.weight]
-
-    def sample(self):
-        self.calls.append("sample")
-
-    def backward_loss(self, batch):
-        self.calls.append("backward_loss")
-        return self.weight.square()
-
-    def forward_loss(self, batch):
-        self.calls.append("forward_loss")
-        return self.weight.square()
-
-    def update_backward_target(self):
-        self.calls.append("backward_target")
-
-    def update_q_target(self):
-        self.calls.append("q_target")
-
-
-def test_a_step_is_algorithm_1():
-    agent = Recorder(backward_first=True)
-    losses = train_step(agent)
-    assert agent.calls == ["sample", "backward_loss", "backward_target", "forward_loss", "q_target"]
-    assert losses == pytest.approx({"pb_loss": 1.0, "loss": 0.64})  # the second loss sees the first one's step
-
-
 def test_the_other_order_is_a_setting(new_agent):
-    agent = Recorder(backward_first=False)
-    train_step(agent)
-    assert agent.calls == ["sample", "forward_loss", "q_target", "backward_loss", "backward_target"]
     orders = [new_agent("db", "tlm", update_order=order) for order in ("backward_first", "forward_first")]
     for agent in orders:
         train_step(agent)

@@ -7,7 +7,7 @@ import torch
 from each import each, each_algo, each_approach
 
 from mols.agents import base as learning
-from mols.agents import table as agents
+from mols.agents import dqn
 from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update
 
@@ -182,7 +182,7 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
         move_towards(target, online, decay)
         assert all(map(torch.equal, target.parameters(), expected))
 
-    for module in (learning, agents):
+    for module in (learning, dqn):
         monkeypatch.setattr(module, "move_towards", recorded)
     train_step(agent)
     train_step(agent)
@@ -191,41 +191,7 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
     assert calls == 2 * (step + (["Q target"] if algo == "dqn" else []))
 
 
-# No gradient leaks from one loss into the other's step; clipping comes before the step
-
-
-@each("approach", OWN_LOSS)
-@each("first", ["backward", "forward"])
-@each("algo", ["tb", "dqn"])
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, algo, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(algo, approach, rand_pb_init=True, weight_decay=1e-2, gradient_clipping=0)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(loss(batch), [p for p, _ in held])
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        decayed = gradient + 1e-2 * start
-        expected = start - rate * decayed / (decayed.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-@each("algo", ["tb", "dqn"])
-@each_approach
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, algo, approach):
-    clean, stained = (new_agent(algo, approach, rand_pb_init=True) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        train_step(agent)
-    assert same(clean, stained)
+# Clipping comes before the step
 
 
 @each("clipping", [0.0, 1e-2, 1e6])
@@ -285,13 +251,6 @@ def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(started,
 
 
 # What P_B learns from
-
-
-@pytest.mark.parametrize("approach", ["uniform", "naive"])
-def test_naive_and_uniform_have_no_loss_of_their_own(new_agent, approach):
-    agent = new_agent("tb", approach)
-    batch = agent.sample()
-    assert agent.backward_loss(batch) is None and update_backward(agent, batch) is None
 
 
 def test_pessimistic_learns_from_the_last_twenty_batches_and_tlm_from_the_current_one(new_agent):
