@@ -189,9 +189,8 @@ def test_a_new_loss_of_p_b_needs_its_name_in_the_table_alone(suite, monkeypatch,
 
 def weights(agent):
     """Those of the policies and of every target."""
-    return {
-        name: dict(value) for name, value in agent.state_dict().items() if name in ("policies", "target", "q_target")
-    }
+    state = agent.state_dict()
+    return {name: plain(state[name]) for name in ("policies", "target", "q_target") if name in state}
 
 
 @each("suite, objective", [(suite, name) for suite, name in AGENTS if suite != "mols" and "dqn" in name])
