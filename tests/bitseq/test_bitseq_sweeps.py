@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from each import each
 
 import bitseq
 from bitseq import settings
@@ -70,26 +69,6 @@ def test_every_scale_is_a_run(scale, iterations, every, start):
 def test_learning_rates_are_numbers():
     rates = "5e-4 .001 2 0.0005"
     assert [c.learning_rate for c in configs("figure2.sh", **ONE | {"LEARNING_RATES": rates})] == [0.0005, 0.001, 2]
-
-
-@each("name", ["figure2.sh", "figure3.sh", "appendix.sh"])
-@each(
-    "variable,value",
-    [
-        ("SCALE", "1.5"),
-        ("SEEDS", "one"),
-        ("LEARNING_RATES", "0.001 fast"),
-        ("LEARNING_RATES", "0 0.001"),
-        ("LEARNING_RATES", "-0.1"),
-        ("OBJECTIVES", "dqn"),
-        ("APPROACHES", "best"),
-        ("OUTPUT_DIR", "a;b"),
-    ],
-)
-def test_what_it_does_not_know_is_one_sentence(name, variable, value):
-    done = sweep(name, **{variable: value})
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {variable} ") and done.stderr.count("\n") == 1
 
 
 def techniques(config) -> tuple:

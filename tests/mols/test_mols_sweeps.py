@@ -94,24 +94,6 @@ def test_every_scale_is_a_run(name, scale, iterations, every):
     assert (config.n, config.validate_every, cell(config)) == (iterations, every, (3, 0.0001, "dqn", "tlm"))
 
 
-@each("name", ["seh_figure2.sh", "qm9_figure3.sh", "appendix.sh"])
-@each(
-    "variable,value",
-    [
-        ("SCALE", "0"),
-        ("SEEDS", "-1"),
-        ("LEARNING_RATES", "0"),
-        ("OBJECTIVES", "munchausen"),
-        ("APPROACHES", "TLM"),
-        ("OUTPUT_DIR", "-x"),
-    ],
-)
-def test_what_it_does_not_know_is_one_sentence(name, variable, value):
-    done = sweep(name, **{variable: value})
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {variable} ") and done.stderr.count("\n") == 1
-
-
 def techniques(config) -> tuple:
     return config.blrd, config.target_decay, config.rand_pb_init
 
