@@ -200,7 +200,7 @@ def commands(tmp_path, run, monkeypatch):
     }
 
 
-@each("name", ["sample", "seh_proxy", "mxmnet", "qm9", "qm9_best"])
+@pytest.mark.parametrize("name", ["sample", "seh_proxy", "mxmnet", "qm9", "qm9_best"])
 def test_a_full_disk_leaves_nothing_and_the_command_can_be_repeated(name, commands, tmp_path, monkeypatch, capsys):
     main, argv = commands[name]
     before = contents(tmp_path)
@@ -252,9 +252,8 @@ def test_weights_that_cannot_be_saved_leave_the_old_ones(tmp_path, monkeypatch):
 IN_C = """
 import sys
 from pathlib import Path
-from mols import sample
-from mols.models import mxmnet
-from mols.tasks import seh_frag
+from mols.rewards.mxmnet import network as mxmnet
+from mols.tasks import sample, seh_frag
 folder, *small = sys.argv[1:]
 assert sys.stdout.encoding == "ascii" and folder.encode("utf-8", "surrogateescape").decode().endswith("\\u2212")
 sys.exit(
