@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from each import each
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
@@ -139,7 +140,7 @@ def test_no_folder_imports_in_a_circle():
             assert is_acyclic({name: to - {name} for name, to in edges.items()}), f"{folder}: {edges}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@each("path", MODULES)
 def test_a_module_keeps_the_house_style(path):
     text = path.read_text()
     tree = ast.parse(text)
@@ -238,7 +239,7 @@ def test_the_pins_agree():
     assert client <= {pin.partition("==")[0] for pin in setup}
 
 
-@pytest.mark.parametrize("name", [name for name in tracked() if name.endswith(".sh") or name == ".ci/run"])
+@each("name", [name for name in tracked() if name.endswith(".sh") or name == ".ci/run"])
 def test_a_shell_script_parses(name):
     assert subprocess.run(["bash", "-n", name], cwd=ROOT).returncode == 0
     text = (ROOT / name).read_text()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from collected_csv import grid_run, write_csv
+from each import each
 
 import bitseq.suite
 import hypergrid.suite
@@ -17,8 +18,8 @@ from hypergrid.suite import CONVERGENCE
 NARROW = np.array([1.0, 1.01, 1.02, 1.03])
 
 
-@pytest.mark.parametrize(
-    ("expected", "metric", "ours", "theirs", "verdict"),
+@each(
+    "expected,metric,ours,theirs,verdict",
     [
         ("better", MODES, NARROW + 1, NARROW, SUPPORTED),
         ("better", MODES, NARROW, NARROW + 1, CONTRADICTED),
@@ -156,8 +157,8 @@ def result(verdict, more=None):
 MISSING = Result(hypergrid.suite.EXPECTATIONS[0], "standard", "db", "naive")
 
 
-@pytest.mark.parametrize(
-    ("results", "expected"),
+@each(
+    "results,expected",
     [
         ([result(SUPPORTED), result(SUPPORTED)], (SUPPORTED, 0)),
         ([result(SUPPORTED), MISSING], (UNDECIDED, 0)),

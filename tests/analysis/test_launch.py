@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from each import each
 
 from hypergrid.analysis import launch
 
@@ -248,7 +249,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text", "reason"), BAD)
+@each("arguments,text,reason", BAD)
 def test_bad_input_is_one_sentence(arguments, text, reason, tmp_path):
     command = [sys.executable, "-m", "hypergrid.analysis.launch", *arguments]
     done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from each import each
 
 from hypergrid.analysis.statistics import (
     band,
@@ -14,8 +15,8 @@ from hypergrid.analysis.statistics import (
 )
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
+@each(
+    "values,expected",
     [
         ([7.0], 7.0),
         ([1.0, 2.0, 9.0], 4.0),  # a quarter of three is none
@@ -49,8 +50,8 @@ def require_quantiles(edges, resamples):
     assert low[0] - 1e-9 <= edges[0] <= low[1] + 1e-9 and high[0] - 1e-9 <= edges[1] <= high[1] + 1e-9
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
+@each(
+    "ours,theirs,expected",
     [
         ([2.0], [1.0], 1.0),
         ([1.0], [1.0], 0.5),

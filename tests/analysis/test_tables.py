@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from collected_csv import grid_run, write_csv
+from each import each
 
 from bitseq.suite import CORRELATION, MODES
 from hypergrid.analysis import tables
@@ -66,8 +67,8 @@ def spoilt(path, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
+@each(
+    "spoil,message",
     [
         (lambda path: path.unlink(), "there is no file .*: make it by python -m hypergrid.analysis.collect"),
         (lambda path: path.write_text(""), "is empty or no CSV"),

@@ -3,15 +3,12 @@
 import itertools
 from dataclasses import dataclass
 
+import bitseq_agents
 import numpy as np
 import pytest
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor
 
-from bitseq import settings
-from bitseq.agents.base import LearningAgent
-from bitseq.agents.table import make_agent
 from bitseq.common.backward_loss import APPROACHES
 from bitseq.environment import StringEnvironment
 from bitseq.evaluation import all_states
@@ -174,30 +171,10 @@ def exact() -> Exact:
     return Exact()
 
 
-SMALL = {"n": 8, "k": 2, "M_size": 5, "mode_threshold": 1, "width": 16, "n_layers": 1, "n_heads": 2, "ff_width": 16}
-SMALL_REPLAY = {"start_learning": 0, "replay_batch_size": 32}
-
-
-def small_config(objective: str, approach: str, **overrides) -> ConfigDict:
-    """The shipped settings on 256 strings with a small trunk, and learning from step 1."""
-    options = {"objective": objective, "backward_approach": approach, "device": "cpu", **SMALL}
-    options |= SMALL_REPLAY if objective in settings.DQN else {}
-    argv = []
-    for name, value in (options | overrides).items():
-        if name in settings.BY_NAME and approach not in (settings.BY_NAME[name].approaches or [approach]):
-            continue  # what a fixed P_B lacks, so that a test can go over all approaches
-        argv += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    return settings.parse(argv)
-
-
 @pytest.fixture(scope="session")
 def new_agent():
     """``new_agent(objective, approach, option=value, ...)``: an agent on 256 strings."""
-
-    def new(objective: str, approach: str, **overrides) -> LearningAgent:
-        return make_agent(small_config(objective, approach, **overrides))
-
-    return new
+    return bitseq_agents.new_agent
 
 
 @pytest.fixture(scope="session")

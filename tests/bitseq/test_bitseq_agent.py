@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from each import each, each_approach, each_objective
 
 from bitseq.common.algorithm import train_step, update_backward, update_forward
 from bitseq.common.backward_loss import ema_update, trajectory_negative_log_likelihood
@@ -89,7 +90,9 @@ def started(new_agent):
 # One step
 
 
-@pytest.mark.parametrize("uniform_initialisation", [True, False])
+@each("uniform_initialisation", [True, False])
+@each_objective
+@each_approach
 def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, objective, approach, uniform_initialisation):
     options = {"update_target_every": 1} if objective in DQN else {}
     agent = new_agent(objective, approach, uniform_initialisation=uniform_initialisation, **options)
@@ -99,7 +102,8 @@ def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, objective, appr
     assert moved(before, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]
 
 
-@pytest.mark.parametrize("objective", DQN)
+@each("objective", DQN)
+@each_approach
 def test_a_step_at_which_no_copy_is_due_leaves_the_targets(new_agent, objective, approach):
     agent = new_agent(objective, approach)
     before = snapshot(agent)
@@ -109,6 +113,8 @@ def test_a_step_at_which_no_copy_is_due_leaves_the_targets(new_agent, objective,
     assert moved(before, snapshot(agent)) == expected
 
 
+@each_objective
+@each_approach
 def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, approach):
     """P_B's own loss moves backward head, P_B's target and, but for TB, the trunk; P_F's objective moves the rest."""
     agent, batch = started(objective, approach)
@@ -137,8 +143,9 @@ def test_a_loss_that_steps_the_backward_head_alone_computes_no_gradient_of_the_t
     assert values[0] == values[1] and all(torch.equal(*pair) for pair in zip(*of_head, strict=True))
 
 
-@pytest.mark.parametrize("head_only", [True, False])
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
+@each("head_only", [True, False])
+@each("approach", ["tlm", "pessimistic"])
+@each_objective
 def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective, approach, head_only):
     """Whatever is the objective's default."""
     agent, batch = started(objective, approach, backward_head_only=head_only)
@@ -153,6 +160,8 @@ def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective
     assert moved(between, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective]
 
 
+@each_objective
+@each_approach
 def test_groups_are_disjoint_and_the_optimisers_hold_them_whole(new_agent, objective, approach):
     agent = new_agent(objective, approach)
     groups = agent.policies.groups()
@@ -183,10 +192,10 @@ def largest_move(before, after, name):
     return max((a - b).abs().max().item() for a, b in zip(after[name], before[name], strict=True))
 
 
-@pytest.mark.parametrize("objective", ["db", "munchausen_dqn"])
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
-@pytest.mark.parametrize(
-    ("options", "rate"),
+@each("objective", ["db", "munchausen_dqn"])
+@each("approach", ["tlm", "pessimistic"])
+@each(
+    "options,rate",
     [
         ({"backward_learning_rate": 0.02}, 0.02),
         ({"blr": 0.02}, 0.02),
@@ -231,41 +240,6 @@ def test_log_z_has_its_own_learning_rate(new_agent):
     assert largest_move(before, after, "forward_head") == pytest.approx(0.01, rel=1e-2)
 
 
-# No gradient leaks from one loss into the other's step
-
-
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
-@pytest.mark.parametrize("first", ["backward", "forward"])
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, objective, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(objective, approach, uniform_initialisation=False, weight_decay=1e-2)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(value_of(agent, loss, batch), [p for p, _ in held])
-    torch.manual_seed(5)  # the dropout of value_of
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        decayed = gradient + 1e-2 * start
-        expected = start - rate * decayed / (decayed.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, objective, approach):
-    clean, stained = (new_agent(objective, approach, uniform_initialisation=False) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        take_steps(agent, 1)
-    assert same(clean, stained)
-
-
 # What P_B the objective scores
 
 
@@ -285,6 +259,7 @@ def forward_value(agent, batch):
     return value_of(agent, agent.forward_loss, batch)
 
 
+@each_objective
 def test_the_objective_scores_the_backward_policy_of_the_table(started, objective):
     """online or online detached: the loss follows the online head at once; target: it follows the target alone.
 
@@ -300,6 +275,7 @@ def test_the_objective_scores_the_backward_policy_of_the_table(started, objectiv
     assert abs(forward_value(agent, batch).item() - before) > 1e-3
 
 
+@each_objective
 def test_the_objective_reaches_the_backward_head_for_naive_alone(started, objective):
     """log P_B is recomputed with its gradient when it is learned from, by the DQN objectives too."""
     for approach in LEARNED:
@@ -311,7 +287,8 @@ def test_the_objective_reaches_the_backward_head_for_naive_alone(started, object
             assert gradients == (None, None)
 
 
-@pytest.mark.parametrize("approach", LEARNED)
+@each("approach", LEARNED)
+@each_objective
 def test_the_backward_policy_is_read_at_the_child_under_the_childs_mask(new_agent, objective, approach):
     """By one pass per transition; the parent's features, or the parent's mask, give other values."""
     agent = new_agent(objective, approach, uniform_initialisation=False, dropout=0, batch_size=4)
@@ -340,6 +317,7 @@ def test_the_backward_policy_is_read_at_the_child_under_the_childs_mask(new_agen
         assert agent.scored_log_pb(batch.next_states, batch.actions, hidden).tolist() == pytest.approx(expected, 1e-5)
 
 
+@each_objective
 def test_the_fixed_backward_policies_score_one_over_the_number_of_words(started, objective):
     for approach in ("uniform", "maxent"):
         agent, batch = started(objective, approach)
@@ -356,6 +334,7 @@ def parts_of(agent):
     return [(online[name], target[name]) for name in ("trunk", "forward_head", "backward_head") if name in online]
 
 
+@each_objective
 def test_targets_start_as_copies(new_agent, objective):
     agent = new_agent(objective, "tlm", uniform_initialisation=False)
     target = agent.target.policies
@@ -413,8 +392,8 @@ def test_target_networks_draw_nothing(new_agent, objective):
     assert not torch.equal(online(batch.next_states), online(batch.next_states))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.75, 0.9])
-@pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
+@each("decay", [0.0, 0.75, 0.9])
+@each("objective", ["tb", "db", "subtb"])
 def test_the_backward_target_moves_once_per_step_by_the_decay(started, objective, decay):
     agent, batch = started(objective, "tlm", target_decay=decay)
     expected = [p.clone() for p in agent.policies.backward_target.parameters()]
@@ -428,9 +407,10 @@ def test_the_backward_target_moves_once_per_step_by_the_decay(started, objective
     assert all(map(torch.equal, agent.policies.backward_target.parameters(), expected))
 
 
-@pytest.mark.parametrize("order", ["backward_first", "forward_first"])
-@pytest.mark.parametrize("decay", [0.0, 0.75, 0.9])
-@pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
+@each("order", ["backward_first", "forward_first"])
+@each("decay", [0.0, 0.75, 0.9])
+@each("objective", ["tb", "db", "subtb"])
+@each_approach
 def test_the_target_of_the_whole_model_moves_once_per_step_after_both_updates(
     started, objective, approach, decay, order
 ):
@@ -445,7 +425,8 @@ def test_the_target_of_the_whole_model_moves_once_per_step_after_both_updates(
     assert all(map(torch.equal, target, online)) == (decay == 0.0)
 
 
-@pytest.mark.parametrize("objective", DQN)
+@each("objective", DQN)
+@each_approach
 def test_the_target_of_the_whole_model_is_qs_with_p_b(started, approach, objective):
     """One hard copy every update_target_every steps, after both updates."""
     options = {"update_order": "forward_first"} if approach in ("tlm", "pessimistic") else {}
@@ -491,6 +472,7 @@ def negative_log_likelihood(agent, batch):
     return trajectory_negative_log_likelihood(taken, batch.n_trajectories).item()
 
 
+@each_objective
 def test_tlm_learns_from_the_current_batch(started, objective):
     agent, _ = started(objective, "tlm", dropout=0)
     seen = []
@@ -510,25 +492,6 @@ def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, obje
     assert seen == expected and len(expected) == 20
 
 
-def test_uniform_naive_and_maxent_have_no_loss_of_their_own(started, objective):
-    for approach in ("uniform", "naive", "maxent"):
-        agent, batch = started(objective, approach)
-        assert agent.backward_loss(batch) is None
-        assert update_backward(agent, batch) is None
-
-
-@pytest.mark.parametrize("objective", DQN)
-def test_nothing_learns_before_start_learning(new_agent, objective, approach):
-    agent = new_agent(objective, approach, start_learning=2, uniform_initialisation=False, update_target_every=1)
-    before = snapshot(agent)
-    for _ in range(2):
-        assert train_step(agent) == {"pb_loss": None, "loss": None}
-    assert moved(before, snapshot(agent)) == set()
-    losses = train_step(agent)
-    assert losses["loss"] is not None
-    assert (losses["pb_loss"] is not None) == (approach in ("tlm", "pessimistic"))
-
-
 def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):
     soft, munchausen = new_agent("soft_dqn", "tlm"), new_agent("munchausen_dqn", "tlm", m_alpha=0.0)
     for agent in (soft, munchausen):
@@ -539,6 +502,7 @@ def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):
     assert not same(soft, with_bonus)
 
 
+@each_objective
 def test_a_step_is_algorithm_1_or_the_other_order(new_agent, objective):
     """train_step, against the updates by hand in either order."""
     orders = {"backward_first": (update_backward, update_forward), "forward_first": (update_forward, update_backward)}
@@ -570,7 +534,8 @@ def test_a_learned_backward_policy_starts_at_uniform_when_asked_to(new_agent, ap
 # Dropout
 
 
-@pytest.mark.parametrize("probability", [0.0, 0.5])
+@each("probability", [0.0, 0.5])
+@each_objective
 def test_rollouts_and_losses_have_dropout(new_agent, objective, probability):
     """Torch's generator moves what is sampled and what is learned, exactly when there is dropout."""
     agent = new_agent(objective, "tlm", dropout=probability, uniform_initialisation=False)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from bitseq import suite
-from bitseq.analysis import claims, tables
+from bitseq.analysis import claims, figures, tables
 from bitseq.analysis.figures import panels_of
 
 # Modes after 0, 100 and 200 steps by approach; the correlation falls with the modes, so that it would choose otherwise.
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 
 def test_the_figures_of_this_suite(path, capsys):
-    assert suite.main([str(path)]) == 0
+    assert figures.main([str(path)]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert names[::2] == ["figure2.png", "figure3.png", "appendix_learning_rates.png"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 from matplotlib.figure import Figure
 
 import bitseq
@@ -69,7 +70,7 @@ OWN = ["modes_found", "mean_reward", "mean_log_reward", "log_z", "reward_correla
 OWN += ["exact_total_variation", "exact_kl"]
 
 
-@pytest.mark.parametrize(("objective", "approach"), CELLS)
+@each("objective,approach", CELLS)
 def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_path, monkeypatch):
     if approach != "tlm":  # rendering takes a second a run: once an objective is enough
         monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"picture"))

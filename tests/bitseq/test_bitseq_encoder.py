@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from each import each
 from torch import nn
 
 from bitseq.kernels import LANES, encoder
@@ -86,13 +87,13 @@ def require_close(found, expected):
         assert gradient.abs().max() > 1e-3, name
 
 
-@pytest.mark.parametrize(("sizes", "n_read"), CASES)
+@each("sizes,n_read", CASES)
 def test_encode_and_all_gradients_are_torchs(sizes, n_read):
     layers, tokens, direction = new_case(sizes, n_read)
     require_close(ours(layers, tokens, direction), theirs(layers, tokens, direction))
 
 
-@pytest.mark.parametrize(("sizes", "n_read"), CASES)
+@each("sizes,n_read", CASES)
 def test_encode_reads_the_first_rows_of_the_full_pass_with_and_without_a_gradient(sizes, n_read):
     layers, tokens, _ = new_case(sizes, n_read)
     found = encode(layers, tokens, 0.0, n_read)
@@ -156,8 +157,8 @@ def dropout_factors(sizes, n_read, probability, seed):
             yield nn.functional.pad(of_site, (0, 0, 0, n_tokens - read), value=1.0)
 
 
-@pytest.mark.parametrize("probability", [0.1, 0.5])
-@pytest.mark.parametrize(("sizes", "n_read"), CASES)
+@each("probability", [0.1, 0.5])
+@each("sizes,n_read", CASES)
 def test_dropout_acts_where_torchs_encoder_has_it(sizes, n_read, probability, monkeypatch):
     """Torch's layers in training, every one of their dropouts given our factors: same outputs, same gradients."""
     layers, tokens, direction = new_case(sizes, n_read, probability)
@@ -220,8 +221,8 @@ def test_dropout_follows_torchs_generator_and_without_it_nothing_is_drawn():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("n_read", [1, 5])
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@each("n_read", [1, 5])
+@each("bad", [math.nan, math.inf, -math.inf])
 def test_a_token_that_is_not_finite_spoils_its_string_and_no_other(bad, n_read):
     """What the run's check of the loss relies on."""
     layers, tokens, _ = new_case(SIZES["three blocks"], n_read)

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from each import each
 
 from bitseq import environment as module
 from bitseq.evaluation import all_states
@@ -65,7 +66,7 @@ def test_distances_between_the_papers_modes():
     assert (min(apart), np.median(apart), max(apart)) == (28, 56, 84)
 
 
-@pytest.mark.parametrize(("n", "m_size"), [(8, 1), (8, 5), (8, 25), (16, 7), (24, 3), (120, 60), (200, 70)])
+@each("n,m_size", [(8, 1), (8, 5), (8, 25), (16, 7), (24, 3), (120, 60), (200, 70)])
 def test_modes_of_any_size_by_the_same_rule(n, m_size):
     assert module.mode_strings(n, m_size) == modes_one_block_at_a_time(n, m_size)
 
@@ -94,7 +95,7 @@ def test_the_global_random_state_is_neither_read_nor_moved():
         np.random.set_state(state)
 
 
-@pytest.mark.parametrize(("n", "k"), SMALL)
+@each("n,k", SMALL)
 def test_sizes(strings, n, k):
     environment = strings(n, k)
     assert (environment.length, environment.n_words) == (n // k, 2**k)
@@ -132,7 +133,7 @@ def test_steps_of_every_state_write_one_word_and_back_steps_undo_them(environmen
     assert len({(tuple(child), position) for _, _, child, position in moves}) == len(moves)
 
 
-@pytest.mark.parametrize(("n", "k"), SMALL)
+@each("n,k", SMALL)
 def test_bits_and_tokens_are_inverse_and_the_most_significant_bit_comes_first(strings, n, k):
     environment = strings(n, k)
     rng = np.random.default_rng(1)
@@ -156,8 +157,8 @@ def test_words_of_the_paper_by_hand(strings):
     assert state.tolist() == [[15, 60]]
 
 
-@pytest.mark.parametrize("reward_exponent", [2.0, 1.0, 0.37, 3.5])
-@pytest.mark.parametrize(("n", "k", "m_size"), [(8, 2, 5), (8, 8, 1), (24, 4, 9), (120, 8, 60)])
+@each("reward_exponent", [2.0, 1.0, 0.37, 3.5])
+@each("n,k,m_size", [(8, 2, 5), (8, 8, 1), (24, 4, 9), (120, 8, 60)])
 def test_distances_and_rewards_are_those_of_a_string_loop(strings, n, k, m_size, reward_exponent):
     environment = strings(n, k, m_size, reward_exponent)
     rng = np.random.default_rng(2)

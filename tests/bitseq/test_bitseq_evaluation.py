@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from each import each
 from torch import nn
 
 from bitseq import evaluation
@@ -119,8 +120,8 @@ def test_exact_distances_by_hand():
     assert evaluation.exact_distances(without, without)["exact_kl"] == 0.0
 
 
-@pytest.mark.parametrize("chunk", [256, 100])
-@pytest.mark.parametrize("kind", ["uniform", "random"])
+@each("chunk", [256, 100])
+@each("kind", ["uniform", "random"])
 def test_one_trajectory_of_the_exact_policy_gives_the_exact_probability(tiny, exact, monkeypatch, kind, chunk):
     """P_F(tau) / P_B(tau|x) = R(x) / Z on every trajectory, whichever is drawn."""
     monkeypatch.setattr(evaluation, "CHUNK", chunk)
@@ -147,9 +148,9 @@ def test_estimates_converge_to_the_exact_distribution(strings, new_policies, lea
     assert (found - wrong).abs().mean() > 0.5
 
 
-@pytest.mark.parametrize("chunk", [256, 4])
-@pytest.mark.parametrize("learned", [False, True], ids=["uniform", "learned"])
-@pytest.mark.parametrize("rounds", [1, 3])
+@each("chunk", [256, 4])
+@each("learned", [False, True])
+@each("rounds", [1, 3])
 def test_estimates_are_the_formula_on_the_trajectories_drawn(
     double, strings, new_policies, monkeypatch, rounds, learned, chunk
 ):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each, each_approach, each_objective
 
 import bitseq
 from bitseq import settings
@@ -55,6 +56,7 @@ def parsed(*argv):
     return settings.parse(list(argv)).to_dict()
 
 
+@each_objective
 def test_the_defaults_are_the_papers(objective):
     expected = {"objective": objective, "device": "cpu", **EVERYWHERE, **OWN[objective]}
     assert parsed("--objective", objective, "--device", "cpu") == expected
@@ -66,6 +68,8 @@ def test_without_arguments_it_is_trajectory_balance_on_what_there_is():
     assert config.device == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@each_objective
+@each_approach
 def test_every_default_comes_back_from_the_command_line(objective, approach):
     defaults = parsed("--objective", objective, "--backward_approach", approach, "--device", "cpu")
     words = [
@@ -76,7 +80,8 @@ def test_every_default_comes_back_from_the_command_line(objective, approach):
     assert parsed(*words) == defaults
 
 
-@pytest.mark.parametrize("name", list(APPROACHES))
+@each("name", list(APPROACHES))
+@each_approach
 def test_an_option_goes_with_its_approaches_alone(name, approach):
     words = ["--objective", "db", "--backward_approach", approach, argument(name, CHANGED[name])]
     if approach in APPROACHES[name]:
@@ -98,6 +103,7 @@ def test_the_backward_learning_rate_is_the_forward_ones_unless_given():
     assert parsed("--lr", "0.002", "--blr", "0.001")["backward_learning_rate"] == 0.001
 
 
+@each_objective
 def test_the_losses_of_p_b_step_its_head_alone_with_tb_unless_told_otherwise(objective):
     """The published code's rule; every spelling of either value, for every objective."""
 
@@ -207,7 +213,7 @@ def objective_with(name):
     return {"log_z_learning_rate": "tb", "subtb_lambda": "subtb", "target_decay": "db"}.get(name, "munchausen_dqn")
 
 
-@pytest.mark.parametrize("name", list(CHANGED))
+@each("name", list(CHANGED))
 def test_the_folder_names_what_differs_and_no_more(name):
     objective, value = objective_with(name), CHANGED[name]
     environment, run, seed = "n=120-k=8", f"{objective}-tlm", "seed=1"
@@ -230,7 +236,7 @@ def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
     assert CHANGED.keys() | STORAGE.keys() | {"output_dir"} == settings.BY_NAME.keys()
 
 
-@pytest.mark.parametrize("name", list(STORAGE))
+@each("name", list(STORAGE))
 def test_where_and_how_a_run_is_stored_is_not_in_its_folders_name(name):
     assert directory("tb", argument(name, STORAGE[name])) == Path("runs/bitseq/n=120-k=8/tb-tlm/seed=1")
 

@@ -2,15 +2,18 @@
 
 import pytest
 from bitseq_golden_run import golden_run
+from each import each_approach
 from golden import require_unchanged
 
 from bitseq.common.algorithm import train_step
 
 
+@each_approach
 def test_what_is_computed_is_unchanged(objective, approach):
     require_unchanged("bitseq", objective, approach, golden_run(objective, approach))
 
 
+@each_approach
 def test_first_losses_without_dropout_are_those_of_torchs_layers(new_agent, objective, approach):
     """What the golden runs show of torch's layers is so of the compiled ones, in float32."""
     options = {"dropout": 0, "uniform_initialisation": False, "backward_learning_rate": 0.05}

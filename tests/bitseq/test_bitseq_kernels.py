@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from each import each
 from scipy import stats
 
 from bitseq.kernels import LANES, attention
@@ -99,8 +100,8 @@ def test_dropout_is_a_function_of_key_and_position_and_scales_what_is_there(posi
 COUNTS = [1, 3, 4, 5, 7, 8, 10]  # below, at and above multiples of the four that go together
 
 
-@pytest.mark.parametrize("transposed", [False, True], ids=["", "left transposed"])
-@pytest.mark.parametrize("n_columns", [1, 6, 33])
+@each("transposed", [False, True])
+@each("n_columns", [1, 6, 33])
 def test_add_product_is_numpys(n_columns, transposed):
     rng = np.random.default_rng(1)
     for n_rows, n_inner in itertools.product(COUNTS, COUNTS):
@@ -116,8 +117,8 @@ def test_add_product_is_numpys(n_columns, transposed):
         np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e3, 1e-4])  # at the last one, epsilon counts
-@pytest.mark.parametrize(("n_rows", "width"), [(1, 3), (3, 7), (5, 64)])
+@each("scale", [1.0, 1e3, 1e-4])  # at the last one, epsilon counts
+@each("n_rows,width", [(1, 3), (3, 7), (5, 64)])
 def test_normalise_and_its_gradient_are_torchs(n_rows, width, scale):
     torch.manual_seed(2)
     rows = (scale * (torch.randn(n_rows, width) + 0.5)).double().requires_grad_()
@@ -151,8 +152,8 @@ def softmax(scores, scale):
     return found[7:].reshape(scores.shape)
 
 
-@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1e4, 1e30])
-@pytest.mark.parametrize("n", [1, 2, 16])
+@each("spread", [0.0, 1.0, 30.0, 1e4, 1e30])
+@each("n", [1, 2, 16])
 def test_softmax_is_torchs_however_large_the_scores(n, spread):
     scores = (spread * np.random.default_rng(1).normal(size=(n, LANES))).astype(np.float32)
     for scale in (1.0, 0.35):
@@ -170,8 +171,8 @@ def test_softmax_of_the_largest_floats_and_of_equal_ones():
         assert found[:, lane].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-37)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("row", range(4))
+@each("bad", [math.nan, math.inf])
+@each("row", range(4))
 def test_softmax_passes_on_what_is_not_finite_in_its_lane_alone(bad, row):
     scores = np.random.default_rng(1).normal(size=(4, LANES))
     scores[row, 9] = bad

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from each import each, each_approach
 
 from bitseq.environment import mode_strings
 from bitseq.policies.backward import LearnedBackward
@@ -166,7 +167,8 @@ def assert_same_with_gradients(found, expected, agent):
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("objective", BALANCE)
+@each("objective", BALANCE)
+@each_approach
 def test_balance_losses_are_the_plain_loops(make, objective, approach):
     """TB and DB divided by L, SubTB by the summed weights and then by L; the mixture with random actions is not in."""
     agent = make(objective, approach, rand_action_prob=0.5, **({"subtb_lambda": 0.7} if objective == "subtb" else {}))
@@ -174,8 +176,8 @@ def test_balance_losses_are_the_plain_loops(make, objective, approach):
     assert_same_with_gradients(agent.forward_loss(batch), Loop(agent).balance_loss(objective, batch), agent)
 
 
-@pytest.mark.parametrize("objective", ["db", "munchausen_dqn"])
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
+@each("objective", ["db", "munchausen_dqn"])
+@each("approach", ["tlm", "pessimistic"])
 def test_the_likelihood_of_the_backward_policy_is_the_plain_loop(make, objective, approach):
     agent = make(objective, approach)
     batch = agent.sample()
@@ -187,7 +189,8 @@ REPLAY = {"replay_batch_size": 24, "replay_importance_exponent": 0.4, "replay_pr
 REPLAY |= {"leaf_coeff": 3, "huber_delta": 2, "m_l0": -3.5}
 
 
-@pytest.mark.parametrize("objective", ["soft_dqn", "munchausen_dqn"])
+@each("objective", ["soft_dqn", "munchausen_dqn"])
+@each_approach
 def test_q_losses_are_the_plain_loops(make, objective, approach):
     """Every drawn transition by itself, with the target network away from the online one, and its new priority."""
     agent, m_alpha = make(objective, approach, **REPLAY), {"soft_dqn": 0.0, "munchausen_dqn": 0.15}[objective]

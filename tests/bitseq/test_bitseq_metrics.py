@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from each import each, each_objective
 
 from bitseq import evaluation
 from bitseq.agents import base as learning
@@ -55,8 +56,8 @@ def test_pb_deviation_is_the_mean_over_legal_actions_of_every_state_that_has_one
     assert found > 0.1
 
 
-@pytest.mark.parametrize("approach", ["uniform", "maxent"])
-@pytest.mark.parametrize("options", [{}, {"n": 24}, {"n": 120, "k": 8, "M_size": 60}], ids=["L=4", "L=12", "L=15"])
+@each("approach", ["uniform", "maxent"])
+@each("options", [{}, {"n": 24}, {"n": 120, "k": 8, "M_size": 60}])
 def test_pb_deviation_of_the_fixed_backward_policies_is_exactly_zero(new_agent, approach, options):
     agent = new_agent("db", approach, corr_every=0, exact_every=0, **options)
     train_step(agent)
@@ -66,6 +67,7 @@ def test_pb_deviation_of_the_fixed_backward_policies_is_exactly_zero(new_agent, 
 # What the model says that log Z is
 
 
+@each_objective
 def test_log_z_is_that_of_tb_the_flow_of_s_0_and_its_soft_value(new_agent, objective):
     """Of the online network without dropout."""
     agent = new_agent(objective, "uniform", dropout=0.5, corr_every=0, exact_every=0)
@@ -104,7 +106,7 @@ def expected_metrics(step, previous, *, corr_every, exact_every, n_steps):
 SCHEDULES = [(1, 1, 1, 4), (1, 3, 2, 7), (2, 3, 5, 15), (4, 6, 2, 18), (3, 0, 4, 10), (3, 4, 0, 10), (2, 0, 0, 5)]
 
 
-@pytest.mark.parametrize(("validate_every", "corr_every", "exact_every", "n_steps"), [*SCHEDULES, (9, 4, 7, 5)])
+@each("validate_every,corr_every,exact_every,n_steps", [*SCHEDULES, (9, 4, 7, 5)])
 def test_metrics_are_due_at_the_first_row_after_their_interval(
     new_agent, monkeypatch, validate_every, corr_every, exact_every, n_steps
 ):
@@ -173,8 +175,8 @@ def test_the_policy_that_is_scored_is_the_policy_that_samples(new_agent, monkeyp
     assert [value for _, value in seen] == pytest.approx([coefficient] * 4)
 
 
-@pytest.mark.parametrize("objective", ["tb", "munchausen_dqn"])
-@pytest.mark.parametrize("network", [None, "target", "online"])
+@each("objective", ["tb", "munchausen_dqn"])
+@each("network", [None, "target", "online"])
 def test_the_correlation_is_that_of_the_estimates_with_the_log_reward(new_agent, objective, network):
     """Of the whole network that is named, the target by default, with its coefficient, rounds and evaluation stream."""
     options = {"correlation_network": network} if network else {}

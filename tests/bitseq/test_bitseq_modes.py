@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from each import each
 
 from bitseq.environment import mode_strings
 from bitseq.evaluation import ModeTracker
@@ -18,8 +19,8 @@ def as_text(environment, state):
     return "".join(format(word, f"0{environment.k}b") for word in state)
 
 
-@pytest.mark.parametrize("threshold", [0, 2, 16])
-@pytest.mark.parametrize("reward_exponent", [2.0, 0.7])
+@each("threshold", [0, 2, 16])
+@each("reward_exponent", [2.0, 0.7])
 def test_mode_tracker_is_a_plain_loop(strings, threshold, reward_exponent):
     environment = strings(16, 4, 6, reward_exponent)
     tracker, rng = ModeTracker(environment, threshold), np.random.default_rng(3)
@@ -83,8 +84,8 @@ def test_mode_tracker_survives_a_round_trip(strings):
     restored.load_state_dict(copy.deepcopy(tracker.state_dict()))
     for _ in range(4):
         batch = torch.from_numpy(rng.integers(4, size=(5, 4)))
-        for each in (tracker, restored):
-            each.push(batch)
+        for one in (tracker, restored):
+            one.push(batch)
         for name in ("found_at", "best_distance", "best_string"):
             assert torch.equal(getattr(restored, name), getattr(tracker, name))
         assert restored.metrics() == tracker.metrics()

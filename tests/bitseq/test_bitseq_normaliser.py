@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 from torch import nn
 
 from bitseq.kernels.normaliser import linear_logsumexp
@@ -16,9 +17,9 @@ def layer_and_inputs(n_inputs, n_outputs, shape, scale=1.0):
     return layer, scale * torch.randn(*shape, n_inputs)
 
 
-@pytest.mark.parametrize("coefficient", [1.0, 1.7])
-@pytest.mark.parametrize("shape", [(1,), (16,), (5, 7), (0, 3), (3, 0)])
-@pytest.mark.parametrize(("n_inputs", "n_outputs"), [(64, 256), (8, 4), (5, 3), (1, 1)])
+@each("coefficient", [1.0, 1.7])
+@each("shape", [(1,), (16,), (5, 7), (0, 3), (3, 0)])
+@each("n_inputs,n_outputs", [(64, 256), (8, 4), (5, 3), (1, 1)])
 def test_it_is_its_twins(n_inputs, n_outputs, shape, coefficient):
     layer, inputs = layer_and_inputs(n_inputs, n_outputs, shape)
     found = linear_logsumexp(layer, inputs, coefficient)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 
 from bitseq.common import objectives
 from bitseq.evaluation import all_states
@@ -62,7 +63,7 @@ def test_exact_solution_is_a_solution(solved):
     assert solution.log_flow[-1].item() == pytest.approx(environment.log_z, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["tb", "db", "subtb"])
+@each("name", ["tb", "db", "subtb"])
 def test_residual_and_gradient_are_zero_at_the_exact_solution(solved, along, name):
     environment, batch, solution = solved
     leaves, log_reward = along(environment, batch, solution), environment.log_reward(batch.terminal_states)
@@ -76,9 +77,9 @@ def test_residual_and_gradient_are_zero_at_the_exact_solution(solved, along, nam
     assert all(gradient.abs().max() < 1e-12 for gradient in gradients if gradient is not None)
 
 
-@pytest.mark.parametrize("moved", range(3), ids=["log_pf", "log_pb", "log_flow"])
-@pytest.mark.parametrize("name", ["tb", "db"])
-@pytest.mark.parametrize("t", [0, 1, -1], ids=["first", "second", "last"])
+@each("moved", range(3))
+@each("name", ["tb", "db"])
+@each("t", [0, 1, -1])
 def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(solved, along, name, moved, t):
     environment, batch, solution = solved
     leaves = [leaf.detach() for leaf in along(environment, batch, solution)]
@@ -95,7 +96,7 @@ def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(solved
     torch.testing.assert_close(residual, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("moved", range(3), ids=["log_pf", "log_pb", "log_flow"])
+@each("moved", range(3))
 def test_sub_trajectory_balance_notices_a_change_in_one_trajectory_alone(solved, along, moved):
     """One transition's log_pf or log_pb moves every sub-trajectory across it by 0.1, a flow those that begin or end."""
     environment, batch, solution = solved
@@ -129,7 +130,7 @@ def test_balance_losses_are_plain_loops(tiny, exact):
         assert found["tb"][trajectory] == pytest.approx(balance, abs=1e-12)
 
 
-@pytest.mark.parametrize("subtb_lambda", [0.9, 1.0, 2.0])
+@each("subtb_lambda", [0.9, 1.0, 2.0])
 def test_sub_trajectory_balance_is_the_double_loop(tiny, exact, subtb_lambda):
     batch, n = exact.all_trajectories(tiny), tiny.length
     log_pf, log_pb, log_flow = torch.randn(3, len(batch.actions), generator=torch.Generator().manual_seed(5))

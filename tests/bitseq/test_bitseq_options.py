@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from each import each
 
 from bitseq import plots, settings
 from bitseq.run import main
@@ -108,7 +109,7 @@ def same_weights(one, other):
 CASES = [(pair, name, value) for pair, changes in EFFECTS.items() for name, value in changes.items()]
 
 
-@pytest.mark.parametrize(("pair", "name", "value"), CASES, ids=[f"{'-'.join(p)} {n}={v}" for p, n, v in CASES])
+@each("pair,name,value", CASES)
 def test_a_changed_value_changes_what_is_computed(outcome, pair, name, value):
     """The weights, or, of the options of evaluation and of the mode count, the metrics alone."""
     base_weights, base_rows = outcome(*pair)

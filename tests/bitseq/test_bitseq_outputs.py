@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each, each_objective
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -261,7 +262,8 @@ def test_the_operations_of_an_iteration_by_hand():
     assert benchmark.operations(make_agent(settings.parse([*argv, *replay]))) == expected
 
 
-@pytest.mark.parametrize("approach", benchmark.APPROACHES)
+@each("approach", benchmark.APPROACHES)
+@each_objective
 def test_the_operations_are_those_that_torch_counts(objective, approach, new_agent, monkeypatch):
     monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # torch counts none of fused layers
     agent = new_agent(objective, approach, kernels="torch", n=64, k=4, width=64, ff_width=32, n_layers=2, batch_size=4)

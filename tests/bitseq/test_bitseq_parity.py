@@ -7,6 +7,7 @@ here, that transition's residual is 0, and what is left are the residuals of the
 import numpy as np
 import pytest
 import torch
+from each import each
 from gfn.estimators import DiscretePolicyEstimator, ScalarEstimator
 from gfn.gflownet import DBGFlowNet, SubTBGFlowNet, TBGFlowNet
 from gfn.gym.bitSequenceNonAutoregressive import NonAutoregressiveBitSequence
@@ -96,8 +97,8 @@ def unscaled_loss(objective, agent, gfn, trajectories):
     return (weighted / sum(0.9**i * (length + 1 - i) for i in range(1, length + 1))).mean()
 
 
-@pytest.mark.parametrize("approach", ["uniform", "naive"])
-@pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
+@each("approach", ["uniform", "naive"])
+@each("objective", ["tb", "db", "subtb"])
 def test_losses_are_torchgfns(new_agent, objective, approach):
     agent = new_agent(objective, approach, n=16, k=4, uniform_initialisation=False, dropout=0)
     with torch.no_grad():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from each import each, each_approach, each_objective
 
 from bitseq import evaluation
 from bitseq.agents.learners import parameters_of
@@ -83,8 +84,8 @@ def test_learned_backward_policy_reads_the_features_it_is_given(environment, new
         assert (moved - expected)[1:].abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("coefficient", [1.0, 1.7])
-@pytest.mark.parametrize("filled", [0, 1, 3])
+@each("coefficient", [1.0, 1.7])
+@each("filled", [0, 1, 3])
 def test_log_probs_of_some_actions_are_those_of_the_logits(strings, new_policies, filled, coefficient):
     environment = strings(8, 2)
     policies = new_policies(environment, scale=5.0, n_layers=2).eval()
@@ -156,6 +157,7 @@ def test_uniform_initialisation_starts_at_uniform_and_elsewhere_without_it(new_a
         assert any((p != 0).any() for p in policies.trunk.parameters())
 
 
+@each_approach
 def test_fixed_backward_policies_are_their_approaches(new_agent, approach):
     policies = new_agent("tb", approach).policies
     assert isinstance(policies.backward, LearnedBackward if approach in LEARNED else FixedBackward)
@@ -187,7 +189,7 @@ def test_maxent_backward_policy_is_the_ratio_of_numbers_of_histories_and_so_unif
     torch.testing.assert_close(log_pb, FixedBackward("uniform", tiny.empty).log_probs(states))
 
 
-@pytest.mark.parametrize("policy", ["uniform", "maxent"])
+@each("policy", ["uniform", "maxent"])
 def test_fixed_backward_policy_counts_the_filled_positions(environment, policy):
     states = all_states(environment)
     log_pb = FixedBackward(policy, environment.empty).log_probs(states)
@@ -212,6 +214,8 @@ def test_log_z_is_the_sum_of_64_parameters_and_moves_by_64_learning_rates_in_the
     assert abs(faster.policies.log_z.item()) == pytest.approx(0.64, rel=1e-4)
 
 
+@each_objective
+@each_approach
 def test_groups_are_disjoint_complete_and_named(new_agent, objective, approach):
     policies = new_agent(objective, approach).policies
     groups = policies.groups()
@@ -237,6 +241,8 @@ def test_parameters_of_takes_the_groups_that_exist_in_the_order_of_the_names(new
     assert [id(p) for p in found] == [id(p) for p in expected]
 
 
+@each_objective
+@each_approach
 def test_a_backward_target_exists_for_tlm_alone(new_agent, objective, approach):
     target = new_agent(objective, approach).policies.backward_target
     assert (target is not None) == (approach == "tlm")

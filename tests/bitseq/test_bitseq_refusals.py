@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 import torch
+from each import each
 
 from bitseq.common import algorithm
 from bitseq.run import main
@@ -98,7 +99,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+@each("line,message", BAD)
 def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
     refused(shlex.split(line), message, tmp_path, monkeypatch, capsys)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each_approach, each_objective
+from same import assert_same
 
 import bitseq
 from bitseq import plots, settings
@@ -49,21 +51,8 @@ def checkpoint(folder):
     return state
 
 
-def assert_same(one, two, where="checkpoint"):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_same(one[key], two[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), where
-        for position, (a, b) in enumerate(zip(one, two, strict=True)):
-            assert_same(a, b, f"{where}[{position}]")
-    else:
-        assert one == two, where
-
-
+@each_objective
+@each_approach
 def test_a_kill_leaves_no_trace(objective, approach, tmp_path, monkeypatch):
     """Ten steps are five, a checkpoint, two more that are lost with the kill, and five again."""
     length = ["--num_iterations=10", "--checkpoint_every=5", "--validate_every=2", "--corr_every=2", "--exact_every=2"]

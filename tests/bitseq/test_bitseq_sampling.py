@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from each import each
 from scipy import stats
 
 from bitseq import evaluation
@@ -93,8 +94,8 @@ def test_transitions_are_complete_trajectories(strings, new_policies, n, k):
     assert len(reached_once) == 200 * length
 
 
-@pytest.mark.parametrize("coefficient", COEFFICIENTS)
-@pytest.mark.parametrize(("n", "k"), SIZES)
+@each("coefficient", COEFFICIENTS)
+@each("n,k", SIZES)
 def test_strings_follow_the_exact_distribution(strings, new_policies, n, k, coefficient):
     environment = strings(n, k)
     policies = new_policies(environment, scale=4.0)
@@ -104,9 +105,9 @@ def test_strings_follow_the_exact_distribution(strings, new_policies, n, k, coef
         assert strings_p_value(batch, policies, environment, wrong) < 1e-4
 
 
-@pytest.mark.parametrize("rand_action_prob", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("coefficient", COEFFICIENTS)
-@pytest.mark.parametrize(("n", "k"), SIZES)
+@each("rand_action_prob", [0.0, 0.5, 1.0])
+@each("coefficient", COEFFICIENTS)
+@each("n,k", SIZES)
 def test_actions_of_every_state_follow_the_network_and_the_exploration(
     strings, new_policies, exact, n, k, coefficient, rand_action_prob
 ):
@@ -168,8 +169,8 @@ def test_draw_is_the_first_index_whose_summed_weight_exceeds_the_number():
         assert weights[row, index] > 0
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 3.0, 1e30])
-@pytest.mark.parametrize("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
+@each("scale", [1e-30, 1.0, 3.0, 1e30])
+@each("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
 def test_an_entry_without_weight_is_never_drawn_at_either_end(weights, scale):
     weights = torch.tensor(weights, dtype=torch.float64) * scale
     positive = weights.nonzero().flatten().tolist()

@@ -71,26 +71,6 @@ def test_learning_rates_are_numbers():
     assert [c.learning_rate for c in configs("figure2.sh", **ONE | {"LEARNING_RATES": rates})] == [0.0005, 0.001, 2]
 
 
-@pytest.mark.parametrize("name", ["figure2.sh", "figure3.sh", "appendix.sh"])
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("SCALE", "1.5"),
-        ("SEEDS", "one"),
-        ("LEARNING_RATES", "0.001 fast"),
-        ("LEARNING_RATES", "0 0.001"),
-        ("LEARNING_RATES", "-0.1"),
-        ("OBJECTIVES", "dqn"),
-        ("APPROACHES", "best"),
-        ("OUTPUT_DIR", "a;b"),
-    ],
-)
-def test_what_it_does_not_know_is_one_sentence(name, variable, value):
-    done = sweep(name, **{variable: value})
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {variable} ") and done.stderr.count("\n") == 1
-
-
 def techniques(config) -> tuple:
     return config.gamma, config.get("target_decay"), config.uniform_initialisation
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 
 from bitseq.common import objectives
 from bitseq.common.backward_loss import trajectory_negative_log_likelihood
@@ -77,7 +78,7 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
     assert (reversal.max(-1).values - uniform)[:-1].abs().max() > 0.1  # not the starting point
 
 
-@pytest.mark.parametrize("kind", ["uniform", "maxent", "random"])
+@each("kind", ["uniform", "maxent", "random"])
 def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(tiny, exact, kind):
     """KL(P_F(tau) || P_B(tau|x) R(x)/Z) by enumeration = log Z - soft value of P_F at s_0 by recursion."""
     batch, states = exact.all_trajectories(tiny), all_states(tiny)
@@ -101,7 +102,7 @@ def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(t
     assert optimal[-1].item() == pytest.approx(tiny.log_z, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "maxent", "random"])
+@each("kind", ["uniform", "maxent", "random"])
 def test_exact_policy_has_no_regret_and_samples_the_reward(tiny, exact, kind):
     batch = exact.all_trajectories(tiny)
     solution = exact.solve(tiny, exact.backward_table(tiny, kind))

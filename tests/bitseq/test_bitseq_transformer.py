@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from each import each
 from scipy import stats
 from torch import nn
 
@@ -64,9 +65,9 @@ def test_trunk_of_the_begin_token_alone_is_the_first_row():
     torch.testing.assert_close(found, trunk(STATES)[:, :1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_layers", [1, 3])
-@pytest.mark.parametrize(("kernels", "dtype"), [("compiled", torch.float32), ("torch", torch.float64)])
-@pytest.mark.parametrize("positions", [[[], [], []], [[1], [3], [0]], [[3, 0, 1], [0, 1, 2], [2, 1, 3]]])
+@each("n_layers", [1, 3])
+@each("kernels,dtype", [("compiled", torch.float32), ("torch", torch.float64)])
+@each("positions", [[[], [], []], [[1], [3], [0]], [[3, 0, 1], [0, 1, 2], [2, 1, 3]]])
 def test_reading_some_positions_gives_their_features(n_layers, kernels, dtype, positions):
     trunk = new_trunk(n_layers=n_layers, kernels=kernels).eval().to(dtype)
     index = torch.tensor(positions, dtype=torch.long).view(3, -1)
@@ -112,7 +113,7 @@ def gradients(trunk, features):
     return torch.autograd.grad((features * direction).sum(), list(trunk.parameters()))
 
 
-@pytest.mark.parametrize("begin_only", [False, True])
+@each("begin_only", [False, True])
 def test_both_forms_of_the_trunk_are_torchs_layers_in_value_and_gradient(begin_only):
     compiled, torchs = new_trunk(kernels="compiled").eval(), new_trunk(kernels="torch").eval()
     expected = by_torch(torchs, STATES)[:, : 1 if begin_only else None]

@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from each import each, each_approach, each_objective
 
-from hypergrid.common.algorithm import Learner, train_step, update_backward, update_forward
+from hypergrid.common.algorithm import train_step, update_backward, update_forward
 from hypergrid.common.backward_loss import ema_update, trajectory_negative_log_likelihood
 from hypergrid.policies import LearnedBackward
 from hypergrid.sampling import taken_log_pb
@@ -74,7 +75,9 @@ def started(new_agent):
 # One step
 
 
-@pytest.mark.parametrize("zero_initialisation", [True, False])
+@each("zero_initialisation", [True, False])
+@each_objective
+@each_approach
 def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, objective, approach, zero_initialisation):
     agent = new_agent(objective, approach, zero_initialisation=zero_initialisation)
     before = snapshot(agent)
@@ -83,6 +86,8 @@ def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, objective, appr
     assert moved(before, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]
 
 
+@each_objective
+@each_approach
 def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, approach):
     """P_B's own loss moves trunk, backward head and P_B's target alone; P_F's objective moves the rest."""
     agent, batch = started(objective, approach)
@@ -96,7 +101,8 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, appro
     assert moved(between, snapshot(agent)) == by_forward
 
 
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
+@each("approach", ["tlm", "pessimistic"])
+@each_objective
 def test_an_untied_backward_policy_leaves_the_forward_trunk_alone(started, objective, approach):
     agent, batch = started(objective, approach, tied_trunk=False)
     before = snapshot(agent)
@@ -108,6 +114,7 @@ def test_an_untied_backward_policy_leaves_the_forward_trunk_alone(started, objec
     assert moved(between, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective]
 
 
+@each_objective
 def test_naive_trains_an_untied_trunk_through_the_objective(started, objective):
     agent, batch = started(objective, "naive", tied_trunk=False)
     before = snapshot(agent)
@@ -115,7 +122,9 @@ def test_naive_trains_an_untied_trunk_through_the_objective(started, objective):
     assert moved(before, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective] | {"backward_head", "backward_trunk"}
 
 
-@pytest.mark.parametrize("tied_trunk", [True, False])
+@each("tied_trunk", [True, False])
+@each_objective
+@each_approach
 def test_groups_are_disjoint_and_cover_everything(new_agent, objective, approach, tied_trunk):
     agent = new_agent(objective, approach, tied_trunk=tied_trunk)
     groups = agent.policies.groups()
@@ -153,44 +162,6 @@ def test_log_z_has_its_own_learning_rate(new_agent):
     assert largest == pytest.approx(0.01, rel=1e-2)
 
 
-# No gradient leaks from one loss into the other's step
-
-
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic"])
-@pytest.mark.parametrize("first", ["backward", "forward"])
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, objective, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(objective, approach, zero_initialisation=False)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    streams = copy.deepcopy(agent.streams.replay.bit_generator.state)
-    replay = copy.deepcopy(agent._replay) if objective in DQN else None
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(loss(batch), [p for p, _ in held])
-    agent.streams.replay.bit_generator.state = streams
-    if replay is not None:
-        agent._replay = replay
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        expected = start - rate * gradient / (gradient.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, objective, approach):
-    clean, stained = (new_agent(objective, approach, zero_initialisation=False) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        train_step(agent)
-    assert same_weights(clean, stained)
-
-
 # What P_B the objective scores
 
 
@@ -210,6 +181,7 @@ def tilt(backward):
         backward.head.bias.add_(torch.tensor([1.0, -1.0]))
 
 
+@each_objective
 def test_the_objective_scores_the_backward_policy_of_the_table(started, objective):
     """online or online detached: the loss follows the online head at once; target: it follows the target alone."""
     for approach, follows_online in (("naive", True), ("pessimistic", True), ("tlm", False)):
@@ -222,6 +194,7 @@ def test_the_objective_scores_the_backward_policy_of_the_table(started, objectiv
     assert abs(forward_value(agent, batch).item() - before) > 1e-3
 
 
+@each_objective
 def test_the_objective_reaches_the_backward_head_for_naive_alone(started, objective):
     """log P_B is recomputed with its gradient when it is learned from, the DQN objectives included."""
     for approach in ("naive", "tlm", "pessimistic"):
@@ -240,6 +213,7 @@ def test_targets_take_no_gradient_and_stay_in_evaluation_mode(started):
         assert all(p.grad is None and not p.requires_grad for p in module.parameters())
 
 
+@each_objective
 def test_targets_start_as_copies(new_agent, objective):
     agent = new_agent(objective, "tlm", zero_initialisation=False)
     pairs = [(agent.policies.backward_target, agent.policies.backward)]
@@ -274,6 +248,7 @@ def negative_log_likelihood(agent, batch):
     return trajectory_negative_log_likelihood(taken_log_pb(log_pb, batch), batch.n_trajectories).item()
 
 
+@each_objective
 def test_tlm_learns_from_the_current_batch(started, objective):
     agent, _ = started(objective, "tlm")
     for _ in range(3):
@@ -281,6 +256,7 @@ def test_tlm_learns_from_the_current_batch(started, objective):
         assert agent.backward_loss(batch).item() == pytest.approx(negative_log_likelihood(agent, batch), rel=1e-6)
 
 
+@each_objective
 def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, objective):
     agent = new_agent(objective, "pessimistic", zero_initialisation=False)
     batches = [agent.sample() for _ in range(25)]
@@ -289,26 +265,8 @@ def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, obje
     assert seen == expected and len(expected) == 20
 
 
-def test_uniform_naive_and_maxent_have_no_loss_of_their_own(started, objective):
-    for approach in ("uniform", "naive", "maxent"):
-        agent, batch = started(objective, approach)
-        assert agent.backward_loss(batch) is None
-        assert update_backward(agent, batch) is None
-
-
-@pytest.mark.parametrize("objective", DQN)
-def test_nothing_learns_before_start_learning(new_agent, objective, approach):
-    agent = new_agent(objective, approach, start_learning=2, zero_initialisation=False)
-    before = snapshot(agent)
-    for _ in range(2):
-        assert train_step(agent) == {"pb_loss": None, "loss": None}
-    assert moved(before, snapshot(agent)) == set()
-    losses = train_step(agent)
-    assert losses["loss"] is not None
-    assert (losses["pb_loss"] is not None) == (approach in ("tlm", "pessimistic"))
-
-
-@pytest.mark.parametrize("objective", DQN)
+@each("objective", DQN)
+@each_approach
 def test_q_loss_is_the_plain_loop(new_agent, objective, approach):
     """Every replayed transition by itself, with the target network away from the online one; its new priority too."""
     agent = new_agent(objective, approach, zero_initialisation=False, replay_importance_exponent=0.4)
@@ -394,16 +352,6 @@ def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):
 # Optimisation
 
 
-@pytest.mark.parametrize(("max_norm", "length"), [(0.0, 5.0), (0.5, 0.5), (7.0, 5.0)])
-def test_gradients_are_clipped_before_the_step(max_norm, length):
-    """With learning rate 1 a step of gradient descent is as long as the gradient, clipped or not."""
-    parameters = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))]
-    learner = Learner(torch.optim.SGD(parameters, lr=1.0), max_norm=max_norm)
-    loss = 3 * parameters[0].sum() + 4 * parameters[1].sum() + 1
-    assert learner.minimise(loss, parameters) == 1.0
-    assert torch.cat([p.detach() for p in parameters]).norm().item() == pytest.approx(length)
-
-
 def test_clipping_is_configured_for_both_losses(new_agent):
     agent = new_agent("db", "tlm", gradient_clipping=1e-3)
     batch = agent.sample()
@@ -412,15 +360,6 @@ def test_clipping_is_configured_for_both_losses(new_agent):
         gradients = [p.grad for group in learner.optimizer.param_groups for p in group["params"]]
         assert torch.stack([gradient.norm() for gradient in gradients]).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert new_agent("db", "tlm").forward_learner.max_norm == 0.0
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_loss_that_is_not_finite_moves_nothing(value):
-    parameter = torch.nn.Parameter(torch.ones(2))
-    learner = Learner(torch.optim.Adam([parameter]))
-    with pytest.raises(FloatingPointError):
-        learner.minimise(parameter.sum() * value, [parameter])
-    assert torch.equal(parameter.detach(), torch.ones(2))
 
 
 def test_the_backward_learning_rate_decays_for_tlm_alone(new_agent):
@@ -433,49 +372,7 @@ def test_the_backward_learning_rate_decays_for_tlm_alone(new_agent):
         assert agent.forward_learner.optimizer.param_groups[0]["lr"] == 1e-3
 
 
-class Recorder:
-    """An agent that notes what it is asked to do."""
-
-    forward_learner = backward_learner = None
-    batch_size = 1
-
-    def __init__(self, backward_first):
-        self.backward_first, self.calls = backward_first, []
-        self.weight = torch.nn.Parameter(torch.ones(()))
-        self.forward_learner = self.backward_learner = Learner(torch.optim.SGD([self.weight], lr=0.1))
-
-    def parameters(self):
-        return [self.weight]
-
-    def sample(self):
-        self.calls.append("sample")
-
-    def backward_loss(self, batch):
-        self.calls.append("backward_loss")
-        return self.weight.square()
-
-    def forward_loss(self, batch):
-        self.calls.append("forward_loss")
-        return self.weight.square()
-
-    def update_backward_target(self):
-        self.calls.append("backward_target")
-
-    def update_q_target(self):
-        self.calls.append("q_target")
-
-
-def test_a_step_is_algorithm_1():
-    agent = Recorder(backward_first=True)
-    losses = train_step(agent)
-    assert agent.calls == ["sample", "backward_loss", "backward_target", "forward_loss", "q_target"]
-    assert losses == pytest.approx({"pb_loss": 1.0, "loss": 0.64})  # the second loss sees the first one's step
-
-
 def test_the_other_order_is_a_setting(new_agent):
-    agent = Recorder(backward_first=False)
-    train_step(agent)
-    assert agent.calls == ["sample", "forward_loss", "q_target", "backward_loss", "backward_target"]
     orders = [new_agent("db", "tlm", update_order=order) for order in ("backward_first", "forward_first")]
     for agent in orders:
         train_step(agent)
@@ -497,6 +394,7 @@ def test_zero_initialisation_starts_at_uniform(new_agent, approach):
         assert agent.evaluate(4)["pb_deviation"] > 1e-4
 
 
+@each_objective
 def test_uniform_never_deviates_and_maxent_always_does(new_agent, objective):
     for approach, expected in (("uniform", 0.0), ("maxent", None)):
         agent = new_agent(objective, approach)
@@ -547,6 +445,7 @@ def test_evaluation_leaves_no_trace(new_agent, objective, approach):
         assert states[0] == states[1]
 
 
+@each_objective
 def test_evaluation_reports_log_z(new_agent, objective):
     """The model's own log Z: TB's parameter, log F(s_0), or V(s_0) of the values that the policy is made from."""
     agent = new_agent(objective, "uniform")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 
 import hypergrid
 from hypergrid import settings
@@ -72,7 +73,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("extra", "message"), BAD, ids=[" ".join(extra) for extra, _ in BAD])
+@each("extra,message", BAD)
 def test_bad_values_get_one_sentence(extra, message, tmp_path, monkeypatch, capsys):
     refused(command("tb", *extra), message, tmp_path, monkeypatch, capsys)
 
@@ -91,7 +92,7 @@ BAD_COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "message"), BAD_COMMANDS, ids=[message for _, message in BAD_COMMANDS])
+@each("argv,message", BAD_COMMANDS)
 def test_bad_commands_get_one_sentence(argv, message, tmp_path, monkeypatch, capsys):
     refused(argv, message, tmp_path, monkeypatch, capsys)
 
@@ -133,7 +134,7 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "perfect", "uniform"])
+@each("algorithm", [*ALGORITHMS, "perfect", "uniform"])
 def test_every_field_has_a_check_a_comment_and_a_place_on_the_command_line(algorithm):
     defaults = settings.parse(command(algorithm))
     for section, file in (("general", "general"), ("env", "hypergrid"), ("algo", "algo")):
@@ -182,7 +183,7 @@ def test_the_folder_names_what_differs_and_no_more():
 CELLS = [(algorithm, approach) for algorithm in ALGORITHMS for approach in APPROACHES]
 
 
-@pytest.mark.parametrize(("algorithm", "approach"), [*CELLS, ("perfect", None), ("uniform", None)])
+@each("algorithm,approach", [*CELLS, ("perfect", None), ("uniform", None)])
 def test_every_combination_runs_to_a_complete_folder(algorithm, approach, tmp_path):
     extra = [f"--algo.backward_approach={approach}"] if approach else []
     assert main(tiny_command(algorithm, tmp_path, *extra)) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 
 import hypergrid
 from hypergrid import plots
@@ -78,7 +79,7 @@ EFFECTS = [
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "change"), EFFECTS, ids=[" ".join(effect) for effect in EFFECTS])
+@each("algorithm,change", EFFECTS)
 def test_every_field_that_trains_has_an_effect(algorithm, change, weights):
     base, changed = weights(algorithm), weights(algorithm, change)
     assert differ(base, changed)
@@ -110,7 +111,7 @@ WRONG_TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("section", "file", "field", "value"), WRONG_TYPES)
+@each("section,file,field,value", WRONG_TYPES)
 def test_a_wrong_type_in_a_users_file_is_refused(section, file, field, value, tmp_path, capsys):
     own = tmp_path / "own.py"
     own.write_text(

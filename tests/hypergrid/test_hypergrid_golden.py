@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from each import each_approach
 from golden import require_unchanged
 from hypergrid_golden_run import golden_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@each_approach
 def test_what_is_computed_is_unchanged(objective, approach):
     require_unchanged("hypergrid", objective, approach, golden_run(objective, approach))
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 
 from hypergrid.common import objectives
 from hypergrid.sampling import taken_log_pb
@@ -44,7 +45,7 @@ def test_exact_solution_is_a_solution(solved):
     assert solution.log_flow[0].item() == pytest.approx(environment.log_z, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["tb", "db", "subtb"])
+@each("name", ["tb", "db", "subtb"])
 def test_residual_and_gradient_are_zero_at_the_exact_solution(solved, name):
     environment, batch, solution = solved
     leaves = along(batch, solution)
@@ -58,8 +59,8 @@ def test_residual_and_gradient_are_zero_at_the_exact_solution(solved, name):
     assert all(gradient.abs().max() < 1e-12 for gradient in gradients if gradient is not None)
 
 
-@pytest.mark.parametrize("moved", range(3), ids=["log_pf", "log_pb", "log_flow"])
-@pytest.mark.parametrize("name", ["tb", "db"])
+@each("moved", range(3))
+@each("name", ["tb", "db"])
 def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(solved, name, moved):
     environment, batch, solution = solved
     leaves = [leaf.detach() for leaf in along(batch, solution)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 from gfn.gym import HyperGrid
 from gfn.samplers import Sampler
 
@@ -33,8 +34,8 @@ def tiny_run(folder, algorithm, approach, *extra, seed=3):
     return config.parent
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "approach"),
+@each(
+    "algorithm,approach",
     [("tb", "uniform"), ("db", "tlm"), ("subtb", "maxent"), ("soft_dqn", "naive"), ("munchausen_dqn", "pessimistic")],
 )
 def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 from gfn.estimators import DiscretePolicyEstimator, ScalarEstimator
 from gfn.gflownet import DBGFlowNet, SubTBGFlowNet, TBGFlowNet
 from gfn.preprocessors import KHotPreprocessor
@@ -63,8 +64,8 @@ def as_transitions(trajectories, environment):
     )
 
 
-@pytest.mark.parametrize("approach", ["uniform", "naive"])
-@pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
+@each("approach", ["uniform", "naive"])
+@each("objective", ["tb", "db", "subtb"])
 def test_losses_are_torchgfns(new_agent, objective, approach):
     agent = new_agent(objective, approach, ndim=3, height=5, zero_initialisation=False)
     with torch.no_grad():

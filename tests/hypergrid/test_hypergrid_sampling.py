@@ -1,8 +1,8 @@
 """The compiled sampler: complete trajectories inside the grid, distributed as P_F says."""
 
 import numpy as np
-import pytest
 import torch
+from each import each
 from scipy import stats
 
 from hypergrid import evaluation
@@ -32,8 +32,8 @@ def test_transitions_are_complete_trajectories_inside_the_grid(grid, new_policie
         assert torch.equal(batch.terminal_states[n], batch.states[where[-1]])
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+@each("n_layers", [1, 2, 3])
+@each("coefficient", COEFFICIENTS)
 def test_terminal_states_follow_the_exact_distribution(grid, new_policies, n_layers, coefficient):
     environment, policies = grid(2, 4), new_policies(2, 4, scale=8.0, seed=n_layers, n_layers=n_layers)
     batch = sample_trajectories(policies, environment, 20_000, np.random.default_rng(6), coefficient)
@@ -46,8 +46,8 @@ def test_terminal_states_follow_the_exact_distribution(grid, new_policies, n_lay
         assert stats.chisquare(counts, 20_000 * wrong / wrong.sum()).pvalue < 1e-4
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize(("ndim", "height"), [(2, 4), (3, 3)])
+@each("n_layers", [1, 2, 3])
+@each("ndim,height", [(2, 4), (3, 3)])
 def test_actions_of_every_state_follow_the_network(grid, new_policies, ndim, height, n_layers):
     """Chi-square of the actions taken in each state, boundary included, against the softmax of the forward head."""
     environment, policies = grid(ndim, height), new_policies(ndim, height, scale=8.0, n_layers=n_layers)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
+from same import assert_same
 
 import hypergrid
 from hypergrid.agents.base import SamplingAgent
@@ -43,23 +45,8 @@ def checkpoint(folder):
     return state
 
 
-def assert_same(one, two, where="checkpoint"):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_same(one[key], two[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two), where
-        for position, (a, b) in enumerate(zip(one, two, strict=True)):
-            assert_same(a, b, f"{where}[{position}]")
-    else:
-        assert one == two, where
-
-
-@pytest.mark.parametrize("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
-@pytest.mark.parametrize("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
+@each("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
+@each("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
 def test_a_kill_leaves_no_trace(algorithm, approach, tmp_path, monkeypatch):
     length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
     assert main(command(algorithm, approach, tmp_path / "whole", *length)) == 0

@@ -2,25 +2,16 @@
 
 from types import SimpleNamespace
 
-import numpy as np
+import mols_agents
 import pytest
 import torch
 from enumeration import Enumeration, backward_moves, forward_moves, is_finished, plain
-from ml_collections import ConfigDict
-from torch import Tensor
 
 from mols import settings
-from mols.agents.base import LearningAgent
-from mols.agents.table import make_agent
 from mols.common.backward_loss import APPROACHES
 from mols.environments.base import rows_of
 from mols.environments.fragments import FragmentEnvironment, Trees
-from mols.environments.vocabulary import Fragment
 from mols.policies.model import Policies
-from mols.rewards.base import Scores
-from mols.tasks import seh_frag
-
-SMALL = (Fragment("F", (0,)), Fragment("CN", (0, 1)), Fragment("CCS", (0, 1, 2)))
 
 
 def pytest_configure(config):
@@ -49,9 +40,9 @@ def double():
 
 
 @pytest.fixture(scope="session")
-def small() -> FragmentEnvironment:
+def small(reachable) -> FragmentEnvironment:
     """At most 3 fragments, of 1, 2 and 3 attachment points."""
-    return FragmentEnvironment(SMALL, max_fragments=3)
+    return reachable.environment
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +58,9 @@ def plain_moves() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def reachable(small) -> Enumeration:
+def reachable() -> Enumeration:
     """Every state of a rollout in the small environment."""
-    return Enumeration(small)
+    return mols_agents.reachable(3)
 
 
 @pytest.fixture(scope="session")
@@ -78,75 +69,10 @@ def with_holes(small) -> Enumeration:
     return Enumeration(small, holes=True)
 
 
-class RandomReward:
-    """r between 0.7 and 1.1 by chance, one for each tree, however its slots are named; stands in for the network."""
-
-    def __init__(self, environment: FragmentEnvironment) -> None:
-        rng, n_kinds, n_ends = np.random.default_rng(7), environment.n_fragments + 1, environment.n_points + 2
-        self.of_node = torch.from_numpy(rng.random(n_kinds))
-        self.of_edge = torch.from_numpy(rng.random((n_kinds, n_kinds, n_ends, n_ends)))
-        self.of_edge[:, :, 0] = 0.0
-        self.environment, self.seen = environment, set()
-
-    def __call__(self, states: Trees) -> Tensor:
-        """(M,) float64."""
-        fragment, ends = states
-        of_edges = self.of_edge[fragment[:, :, None], fragment[:, None], ends, ends.transpose(1, 2)]
-        return 0.7 + 0.4 * ((self.of_node[fragment].sum(1) + of_edges.sum((1, 2))) % 1)
-
-    @property
-    def n_evaluated(self) -> int:
-        return len(self.seen)
-
-    def state_dict(self) -> list[int]:
-        return sorted(self.seen)
-
-    def load_state_dict(self, state: list[int]) -> None:
-        self.seen = set(state)
-
-
-class RandomTask:
-    """What an agent needs of a task."""
-
-    def __init__(self, environment: FragmentEnvironment, exponent: float, test_states: Trees) -> None:
-        self.environment, self.exponent, self.test_states = environment, exponent, test_states
-        self.reward, self.thresholds = RandomReward(environment), seh_frag.THRESHOLDS
-
-    def score(self, finished: Trees, *, training: bool = True) -> Scores:
-        """Rewards; SMILES of as many carbons as the state's key says."""
-        r, keys = self.reward(finished).to(torch.get_default_dtype()), self.environment.keys(finished).tolist()
-        if training:
-            self.reward.seen.update(keys)
-        return Scores(self.exponent * r.log(), r, ["C" * (1 + key % 40) for key in keys])
-
-
-TINY = {"width": 16, "n_layers": 1, "n_heads": 1, "batch_size": 8, "max_fragments": 3, "device": "cpu"}
-
-
-def tiny_config(algo: str, approach: str, **options) -> ConfigDict:
-    """The shipped settings with a tiny network."""
-    argv = []
-    table = settings.by_name(seh_frag.OPTIONS)
-    for name, value in ({"algo": algo, "backward_approach": approach} | TINY | options).items():
-        if approach not in (table[name].approaches or [approach]):
-            continue  # what a fixed P_B lacks, so that a test can go over all approaches
-        argv += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    return settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
-
-
 @pytest.fixture(scope="session")
-def new_agent(reachable):
+def new_agent():
     """``new_agent(algo, approach, option=value, ...)``: an agent in the small environment with a random reward."""
-
-    def new(algo: str, approach: str, **options) -> LearningAgent:
-        config = tiny_config(algo, approach, **options)
-        states = (
-            reachable if config.max_fragments == 3 else Enumeration(FragmentEnvironment(SMALL, config.max_fragments))
-        )
-        test_states = Trees(*(tensor[states.finished][::20] for tensor in states.trees))
-        return make_agent(config, RandomTask(states.environment, config.temp, test_states))
-
-    return new
+    return mols_agents.new_agent
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from each import each, each_algo, each_approach
 
 from mols.agents import base as learning
-from mols.agents import table as agents
+from mols.agents import dqn
 from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update
 
@@ -101,6 +102,8 @@ def assert_moves_by_the_table(agent, algo, approach):
     assert moved(states[1], states[2]) == online | ema(online) | q_target(algo)
 
 
+@each_algo
+@each_approach
 def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, algo, approach):
     assert_moves_by_the_table(new_agent(algo, approach), algo, approach)
 
@@ -115,6 +118,8 @@ def test_without_dueling_the_value_has_no_output_of_its_own(new_agent, algo):
     assert moved(before, snapshot(agent)) == online | ema(online) | target
 
 
+@each_algo
+@each_approach
 def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
     """P_B's own loss moves trunk, backward head, log n and the EMA model; P_F's objective moves the rest.
 
@@ -135,6 +140,8 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
         assert moved(between, after) == online | ema(online) | q_target(algo)
 
 
+@each_algo
+@each_approach
 def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
     agent = new_agent(algo, approach)
     groups = agent.policies.groups()
@@ -155,7 +162,8 @@ def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
         assert agent.backward_learner is None
 
 
-@pytest.mark.parametrize("algo", ["tb", "dqn"])
+@each("algo", ["tb", "dqn"])
+@each_approach
 def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
     """Sample, P_B, EMA model, P_F, Q target; the EMA model moves once, after P_F where P_B has no update of its own."""
     agent, calls = new_agent(algo, approach), []
@@ -174,7 +182,7 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
         move_towards(target, online, decay)
         assert all(map(torch.equal, target.parameters(), expected))
 
-    for module in (learning, agents):
+    for module in (learning, dqn):
         monkeypatch.setattr(module, "move_towards", recorded)
     train_step(agent)
     train_step(agent)
@@ -183,44 +191,11 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
     assert calls == 2 * (step + (["Q target"] if algo == "dqn" else []))
 
 
-# No gradient leaks from one loss into the other's step; clipping comes before the step
+# Clipping comes before the step
 
 
-@pytest.mark.parametrize("approach", OWN_LOSS)
-@pytest.mark.parametrize("first", ["backward", "forward"])
-@pytest.mark.parametrize("algo", ["tb", "dqn"])
-def test_the_second_step_is_that_of_its_loss_alone(new_agent, algo, approach, first):
-    """After one update, the other's step is Adam's first step on its own gradient at those weights."""
-    agent = new_agent(algo, approach, rand_pb_init=True, weight_decay=1e-2, gradient_clipping=0)
-    batch = agent.sample()
-    if first == "backward":
-        update_backward(agent, batch)
-        learner, update, loss = agent.forward_learner, update_forward, agent.forward_loss
-    else:
-        update_forward(agent, batch)
-        learner, update, loss = agent.backward_learner, update_backward, agent.backward_loss
-    held = [(p, group["lr"]) for group in learner.optimizer.param_groups for p in group["params"]]
-    before = [p.detach().clone() for p, _ in held]
-    gradients = torch.autograd.grad(loss(batch), [p for p, _ in held])
-    update(agent, batch)
-    for (parameter, rate), start, gradient in zip(held, before, gradients, strict=True):
-        decayed = gradient + 1e-2 * start
-        expected = start - rate * decayed / (decayed.abs() + 1e-8)
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("algo", ["tb", "dqn"])
-def test_stale_gradients_of_any_parameter_are_cleared(new_agent, algo, approach):
-    clean, stained = (new_agent(algo, approach, rand_pb_init=True) for _ in range(2))
-    for parameter in stained.parameters():
-        parameter.grad = torch.full_like(parameter, 1e3)
-    for agent in (clean, stained):
-        train_step(agent)
-    assert same(clean, stained)
-
-
-@pytest.mark.parametrize("clipping", [0.0, 1e-2, 1e6])
-@pytest.mark.parametrize("which", ["forward", "backward"])
+@each("clipping", [0.0, 1e-2, 1e6])
+@each("which", ["forward", "backward"])
 def test_gradients_are_clipped_before_the_step(new_agent, which, clipping):
     """Adam's running mean after its first step is a tenth of the gradient that it was given."""
     agent = new_agent("db", "tlm", rand_pb_init=True, weight_decay=0, gradient_clipping=clipping)
@@ -241,7 +216,8 @@ def test_gradients_are_clipped_before_the_step(new_agent, which, clipping):
 # What P_B the objective scores
 
 
-@pytest.mark.parametrize("approach", LEARNED)
+@each("approach", LEARNED)
+@each_algo
 def test_the_objective_scores_and_reaches_the_backward_policy_of_the_table(started, algo, approach):
     """online, online detached: the loss follows the online heads at once; target, fixed: the EMA model's alone.
 
@@ -277,13 +253,6 @@ def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(started,
 # What P_B learns from
 
 
-@pytest.mark.parametrize("approach", ["uniform", "naive"])
-def test_naive_and_uniform_have_no_loss_of_their_own(new_agent, approach):
-    agent = new_agent("tb", approach)
-    batch = agent.sample()
-    assert agent.backward_loss(batch) is None and update_backward(agent, batch) is None
-
-
 def test_pessimistic_learns_from_the_last_twenty_batches_and_tlm_from_the_current_one(new_agent):
     agent, twin = (new_agent("tb", approach, rand_pb_init=True, batch_size=3) for approach in ("pessimistic", "tlm"))
     batches = [agent.sample() for _ in range(25)]
@@ -302,6 +271,7 @@ def test_the_backward_policy_learns_its_own_loss(new_agent, approach):
     assert values[-1] < values[0] - 0.05
 
 
+@each_algo
 def test_naive_learns_by_the_objective(new_agent, algo):
     agent = new_agent(algo, "naive", lr=0.01, corr_every=0)
     for step in range(1, 4):

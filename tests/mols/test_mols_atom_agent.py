@@ -4,8 +4,9 @@ import io
 
 import pytest
 import torch
+from each import each_algo, each_approach
 from rdkit import Chem
-from small_runs import assert_same
+from same import assert_same
 from test_mols_agent import assert_moves_by_the_table
 
 from mols import settings
@@ -48,6 +49,8 @@ def atom_agent():
     return new
 
 
+@each_algo
+@each_approach
 def test_a_step_moves_exactly_the_groups_of_the_table(atom_agent, algo, approach):
     assert_moves_by_the_table(atom_agent(algo, approach), algo, approach)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from rdkit import Chem
 
 from mols.environments.atom_moves import ATOM, BOND
@@ -104,7 +105,7 @@ def test_order_of_atoms_makes_no_difference(molecules, sample):
     assert molecules.to_smiles(concatenate(again)) == [*sample[::3], *map(Chem.CanonSmiles, CHIRAL)]
 
 
-@pytest.mark.parametrize("smiles", CHIRAL)
+@each("smiles", CHIRAL)
 def test_chirality_survives_whatever_the_slots(environment, molecules, smiles):
     rng, expected = np.random.default_rng(0), Chem.CanonSmiles(smiles)
     states = concatenate([molecules.from_molecule(permuted(smiles, rng)) for _ in range(40)])
@@ -121,7 +122,7 @@ def test_a_chirality_without_a_meaning_is_not_there(environment, molecules):
     assert tags == [Chem.ChiralType.CHI_UNSPECIFIED, Chem.ChiralType.CHI_TETRAHEDRAL_CW]
 
 
-@pytest.mark.parametrize(
+@each(
     "smiles",
     [
         "[CH3]",
@@ -163,8 +164,8 @@ def test_five_valent_nitrogen_is_read_as_charges(environment, molecules):
     assert molecules.to_smiles(states) == [Chem.CanonSmiles("C[N+](=O)[O-]")]
 
 
-@pytest.mark.parametrize(
-    ("smiles", "near"),
+@each(
+    "smiles,near",
     [
         ("F/C=C/F", "FC=CF"),  # the geometry of a double bond
         ("C.C", "C"),  # two components

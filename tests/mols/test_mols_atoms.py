@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from atom_graphs import Graph, reachable, to_tensors
+from each import each
 
 from mols.common.run_folder import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND
@@ -377,8 +378,8 @@ def test_the_trunk_reads_the_states_whatever_their_slots(walked):
     assert len(found[0].graph.round(decimals=6).unique(dim=0)) == len(environment.keys(states).unique())
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "max_atoms", "message"),
+@each(
+    "vocabulary,max_atoms,message",
     [
         (AtomVocabulary(), 0, "choose 1 or more"),
         (AtomVocabulary(elements=("C", "S")), 8, "valence of S"),

@@ -112,7 +112,7 @@ def test_a_run_with_the_published_network_says_what_it_needs_to_go_on(machine, t
     def load(*_, **__):
         raise Unavailable(f"{WEIGHTS_FILE} is nowhere", "fetch it")
 
-    monkeypatch.setattr("mols.rewards.base.SehReward.load", load)
+    monkeypatch.setattr("mols.rewards.seh.reward.SehReward.load", load)
     capsys.readouterr()
     refused(argv, f"{WEIGHTS_FILE} is nowhere: fetch it", tmp_path, capsys)
     assert chosen(tmp_path)[0] == "original"

@@ -5,6 +5,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from each import each, each_algo
 from small_runs import command, quicken
 from torch.nn.functional import linear
 
@@ -41,7 +42,8 @@ def test_the_operations_of_an_iteration_by_hand(reward_agent):
         assert benchmark.operations(agent, 10) == n_passes * forward
 
 
-@pytest.mark.parametrize("approach", benchmark.APPROACHES)
+@each("approach", benchmark.APPROACHES)
+@each_algo
 def test_the_operations_are_those_that_an_iteration_makes(algo, approach, reward_agent, monkeypatch):
     agent = reward_agent(algo, approach, "--max_fragments=5", "--batch_size=8", "--n_layers=2", "--n_heads=2")
     counted = []

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mols import suite
-from mols.analysis import claims, tables
+from mols.analysis import claims, figures, tables
 from mols.analysis.figures import panels_of
 
 FIRST = {"seh_frag": ("modes_found_0.875", "modes_found_1"), "qm9": ("modes_found_1.125", "modes_found_1.25")}
@@ -40,7 +40,7 @@ def path(tmp_path):
 
 
 def test_the_figures_of_this_suite(path, capsys):
-    assert suite.main([str(path)]) == 0
+    assert figures.main([str(path)]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     assert names[::2] == ["figure2.png", "figure3.png"]
 

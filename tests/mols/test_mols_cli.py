@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each_algo, each_approach
 from matplotlib.figure import Figure
+from same import assert_same
 from shared_data import SHARED
 from small_runs import (
     SUITE,
-    assert_same,
     checkpoint,
     command,
     contents,
@@ -60,6 +61,8 @@ SORTED = ["modes_sorted_0.875", "modes_sorted_0.9375", "modes_sorted_1"]
 OWN = [*ALWAYS, *CORRELATIONS, *SORTED]
 
 
+@each_algo
+@each_approach
 def test_every_combination_runs_to_a_complete_folder(algo, approach, tmp_path, monkeypatch, capsys):
     if (algo, approach) != ("dqn", "tlm"):  # rendering takes a second a run
         monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)

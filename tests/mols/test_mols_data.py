@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from each import each
 from shared_data import SHARED, needs
 
 from mols.common.run_folder import ExperimentError
@@ -250,8 +251,8 @@ MALICIOUS = {
 }
 
 
-@pytest.mark.parametrize("name", MALICIOUS)
-@pytest.mark.parametrize("protocol", [3, 4])
+@each("name", MALICIOUS)
+@each("protocol", [3, 4])
 def test_a_pickle_that_names_anything_else_is_refused_before_it_is_called(tmp_path, name, protocol):
     target = tmp_path / "made"
     content = pickle.dumps([np.ones(2), MALICIOUS[name](str(target))], protocol)
@@ -280,7 +281,7 @@ NOT_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("case", NOT_WEIGHTS)
+@each("case", NOT_WEIGHTS)
 def test_what_is_not_arrays_of_weights_is_refused(tmp_path, case):
     path = gzipped(tmp_path / "a.pkl.gz", NOT_WEIGHTS[case])
     message = message_of(load_arrays, path)

@@ -3,6 +3,7 @@
 import shlex
 
 import pytest
+from each import each
 from shared_data import needs
 from small_runs import (
     checkpoint,
@@ -82,7 +83,7 @@ def result_of(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", list(TRAINING))
+@each("name", list(TRAINING))
 def test_an_option_of_training_changes_the_weights(name, result_of):
     algo, common, own = TRAINING[name]
     common = f"--n 3 --corr_every 0 {common}".strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each, each_algo, each_approach
 
 import mols
 from mols import settings
@@ -61,6 +62,7 @@ def parsed(*argv):
     return parse(*argv).to_dict()
 
 
+@each_algo
 def test_the_defaults_are_the_papers(algo):
     expected = {"algo": algo, "objective": algo, "device": "cpu", **EVERYWHERE, **OWN[algo]}
     assert parsed("--algo", algo, "--device", "cpu") == expected
@@ -72,7 +74,9 @@ def test_without_arguments_it_is_trajectory_balance_on_what_there_is():
     assert config.device == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("annealing", ["linear", "exp"])
+@each("annealing", ["linear", "exp"])
+@each_algo
+@each_approach
 def test_every_default_comes_back_from_the_command_line(annealing, algo, approach):
     defaults = parsed(f"--algo={algo}", f"--backward_approach={approach}", "--device=cpu", f"--ap={annealing}")
     follow = {"environment", "objective"} | (set() if annealing == "exp" else {"aexp"})  # from other options
@@ -84,7 +88,8 @@ def test_every_default_comes_back_from_the_command_line(annealing, algo, approac
     assert parsed(*words) == defaults
 
 
-@pytest.mark.parametrize("name", list(APPROACHES))
+@each("name", list(APPROACHES))
+@each_approach
 def test_an_option_goes_with_its_approaches_alone(name, approach):
     words = ["--backward_approach", approach, argument(name, CHANGED[name])]
     if approach in APPROACHES[name]:
@@ -147,7 +152,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(mols.__path__, "mols.
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("module", MODULES)
+@each("module", MODULES)
 def test_importing_parses_nothing(module, monkeypatch):
     def made(*_, **__):
         raise AssertionError("a parser at import")
@@ -200,7 +205,7 @@ def objective_with(name):
     return {"log_z_lr": "tb", "log_z_lrd": "tb", "subtb_lambda": "subtb"}.get(name, "dqn")
 
 
-@pytest.mark.parametrize("name", list(CHANGED))
+@each("name", list(CHANGED))
 def test_the_folder_names_what_differs_and_no_more(name):
     algo, value = objective_with(name), CHANGED[name]
     run, seed = f"{algo}-tlm", "seed=1"
@@ -221,7 +226,7 @@ def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
     assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "aexp", "reward_changed"} == names
 
 
-@pytest.mark.parametrize("name", list(STORAGE))
+@each("name", list(STORAGE))
 def test_where_and_how_a_run_is_stored_is_not_in_its_folders_name(name):
     assert directory("tb", argument(name, STORAGE[name])) == Path("runs/mols/seh_frag/tb-tlm/seed=1")
 

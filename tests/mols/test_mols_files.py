@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
@@ -73,12 +74,12 @@ def given(tmp_path):
     return given
 
 
-@pytest.mark.parametrize("case", READ)
+@each("case", READ)
 def test_a_csv_as_people_have_it_is_read_right(case, given):
     assert read_columns(given(READ[case]), ("smiles", "x")) == ROWS
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each("case", REFUSED)
 def test_a_csv_that_could_be_misread_is_refused(case, given):
     content, message = REFUSED[case]
     with pytest.raises(ExperimentError) as error:
@@ -251,9 +252,8 @@ def test_weights_that_cannot_be_saved_leave_the_old_ones(tmp_path, monkeypatch):
 IN_C = """
 import sys
 from pathlib import Path
-from mols import sample
-from mols.models import mxmnet
-from mols.tasks import seh_frag
+from mols.rewards.mxmnet import network as mxmnet
+from mols.tasks import sample, seh_frag
 folder, *small = sys.argv[1:]
 assert sys.stdout.encoding == "ascii" and folder.encode("utf-8", "surrogateescape").decode().endswith("\\u2212")
 sys.exit(

@@ -7,6 +7,7 @@ import networkx
 import numpy as np
 import pytest
 import torch
+from each import each
 from rdkit import Chem
 from torch.nn.functional import layer_norm, silu
 
@@ -248,7 +249,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each("case", REFUSED)
 def test_a_molecule_of_another_kind_is_refused(random_proxy, case):
     with pytest.raises(ExperimentError, match=r"the gap network takes molecules of C, N, O and F.*: leave it out"):
         random_proxy([*molecules("C"), REFUSED[case]()])

@@ -1,12 +1,13 @@
 """Golden runs of every objective and approach: what is computed changes only with its results version."""
 
-import pytest
+from each import each_approach
 from golden import require_unchanged, stored
 from mols_golden_run import ATOM_STEPS, golden_run
 
 from mols.common.backward_loss import APPROACHES
 
 
+@each_approach
 def test_what_is_computed_is_unchanged(algo, approach):
     require_unchanged("mols", algo, approach, golden_run(algo, approach))
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from each import each
 from torch.nn.functional import leaky_relu
 
 from mols.environments.base import concatenate, rows_of
@@ -135,8 +136,8 @@ both = pytest.mark.parametrize("batch", ["small", "full"], indirect=True)
 
 
 @both
-@pytest.mark.parametrize("kernels", ["torch", "compiled"])
-@pytest.mark.parametrize(("n_layers", "n_heads"), [(1, 1), (2, 3)])
+@each("kernels", ["torch", "compiled"])
+@each("n_layers,n_heads", [(1, 1), (2, 3)])
 def test_features_and_gradients_are_those_of_the_plain_loops(batch, conditions, n_layers, n_heads, kernels):
     environment, states = batch
     network = network_of(environment, n_layers, n_heads, kernels=kernels)
@@ -236,7 +237,7 @@ def test_features_of_a_batch_are_those_of_its_states_one_by_one_in_any_order(bat
 
 
 @both
-@pytest.mark.parametrize("chunk", [1, 2, 5])
+@each("chunk", [1, 2, 5])
 def test_features_do_not_depend_on_the_chunks(batch, conditions, monkeypatch, chunk):
     environment, states = batch
     network = network_of(environment)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from each import each, each_approach
 
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
@@ -185,7 +186,8 @@ def assert_same_with_gradients(found, expected, agent):
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("algo", BALANCE)
+@each("algo", BALANCE)
+@each_approach
 def test_balance_losses_are_the_plain_loops(make, plain_moves, algo, approach):
     agent = make(algo, approach)
     batch = agent.sample()
@@ -200,8 +202,8 @@ def test_sub_trajectory_balance_has_the_weights_of_its_lambda(make, plain_moves)
     assert_same_with_gradients(agent.forward_loss(batch), expected, agent)
 
 
-@pytest.mark.parametrize("not_dueling", [False, True], ids=["dueling", "not dueling"])
-@pytest.mark.parametrize(("algo", "approach"), [("soft_dqn", "naive"), *(("dqn", approach) for approach in APPROACHES)])
+@each("not_dueling", [False, True])
+@each("algo,approach", [("soft_dqn", "naive"), *(("dqn", approach) for approach in APPROACHES)])
 def test_q_losses_are_the_plain_loops(make, plain_moves, algo, approach, not_dueling):
     m_alpha = {"soft_dqn": 0.0, "dqn": 0.3}[algo]
     options = {"m_alpha": m_alpha, "m_l0": -1.2, "leaf_coeff": 3, "not_dueling": not_dueling}
@@ -212,8 +214,8 @@ def test_q_losses_are_the_plain_loops(make, plain_moves, algo, approach, not_due
     assert_same_with_gradients(agent.forward_loss(batch), expected, agent)
 
 
-@pytest.mark.parametrize("algo", ["db", "dqn"])
-@pytest.mark.parametrize("approach", ["tlm", "pessimistic", "maxent"])
+@each("algo", ["db", "dqn"])
+@each("approach", ["tlm", "pessimistic", "maxent"])
 def test_the_losses_of_the_backward_policy_are_the_plain_loops(make, plain_moves, algo, approach):
     agent = make(algo, approach)
     batch, loop = agent.sample(), Loop(agent, plain_moves)

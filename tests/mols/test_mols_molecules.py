@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from each import each
 from rdkit import Chem
 from shared_data import SHARED, needs
 
@@ -69,8 +70,8 @@ def every_finished_state(environment):
     return concatenate(found)
 
 
-@pytest.mark.parametrize(
-    ("fragments", "smiles"),
+@each(
+    "fragments,smiles",
     [
         ([("Br", None, None)], "Br"),
         ([("Br", None, 0), ("c1ccccc1", 3, None)], "Brc1ccccc1"),
@@ -186,8 +187,8 @@ def test_cutting_finds_the_fewest_fragments():
     assert found == fewest
 
 
-@pytest.mark.parametrize(
-    ("smiles", "near"),
+@each(
+    "smiles,near",
     [
         ("Br/C=C/Br", "BrC=CBr"),  # stereochemistry
         ("CBr.CBr", "CBr"),  # two components

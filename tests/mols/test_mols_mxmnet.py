@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from scipy.special import eval_legendre, spherical_jn
 from shared_data import SHARED, needs
 from torch.nn.functional import silu
@@ -168,7 +169,7 @@ class Slow:
         return silu(network[0][0].weight @ ends + network[0][0].bias)
 
 
-@pytest.mark.parametrize("number", range(len(STRUCTURES)))
+@each("number", range(len(STRUCTURES)))
 def test_outputs_are_what_loops_find(network, number):
     molecule = STRUCTURES[number]
     assert network([molecule]).item() == pytest.approx(Slow(network, molecule)(), rel=1e-9)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 
 from mols.molecules.structures import read_structures
 from mols.rewards.mxmnet.graph import ELEMENTS
@@ -97,7 +98,7 @@ MOLECULES = {
 }
 
 
-@pytest.mark.parametrize("case", MOLECULES)
+@each("case", MOLECULES)
 def test_bad_molecules_get_one_sentence(given, tmp_path, capsys, case):
     content, message = MOLECULES[case]
     (tmp_path / "in.json").unlink()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from each import each
 from enumeration import Solution
 from torch import nn
 
@@ -74,7 +75,7 @@ def test_exact_solution_is_the_sum_over_all_trajectories(reachable, batch, solut
     assert reachable.finished.sum() == 615 == len(ends.unique())
 
 
-@pytest.mark.parametrize("name", ["tb", "db", "subtb"])
+@each("name", ["tb", "db", "subtb"])
 def test_residual_and_gradient_are_zero_at_the_exact_solution(batch, solution, leaves, rewards, name):
     log_z = solution.log_flow[0].clone().requires_grad_()
     residual = residuals(name, batch, *leaves, log_z, rewards)
@@ -92,9 +93,9 @@ def transition_of(batch, trajectory, t):
     return rows[t].item(), rows[0].item()
 
 
-@pytest.mark.parametrize("moved", range(3), ids=["log_pf", "log_pb", "log_flow"])
-@pytest.mark.parametrize("name", ["tb", "db"])
-@pytest.mark.parametrize("t", [0, 1, -1], ids=["first", "second", "stop"])
+@each("moved", range(3))
+@each("name", ["tb", "db"])
+@each("t", [0, 1, -1])
 def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(
     batch, solution, leaves, rewards, name, moved, t
 ):
@@ -109,7 +110,7 @@ def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(
     torch.testing.assert_close(residual, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("moved", range(3), ids=["log_pf", "log_pb", "log_flow"])
+@each("moved", range(3))
 def test_sub_trajectory_balance_notices_a_change_in_one_trajectory_alone(batch, leaves, rewards, moved):
     """One transition's log_pf or log_pb moves every sub-trajectory across it by 0.1, a flow those that begin or end."""
     leaves, row = [leaf.detach() for leaf in leaves], transition_of(batch, 5_000, 1)[0]
@@ -244,8 +245,8 @@ class Tables(nn.Module):
         return self.solution.log_flow
 
 
-@pytest.mark.parametrize("not_dueling", [False, True], ids=["dueling", "not dueling"])
-@pytest.mark.parametrize(("algo", "m_alpha"), [("soft_dqn", 0.0), ("dqn", 0.15), ("dqn", 0.6)])
+@each("not_dueling", [False, True])
+@each("algo,m_alpha", [("soft_dqn", 0.0), ("dqn", 0.15), ("dqn", 0.6)])
 def test_the_q_agents_loss_is_zero_at_the_exact_solution(
     batch, solution, rewards, double, new_agent, algo, m_alpha, not_dueling
 ):
@@ -259,7 +260,7 @@ def test_the_q_agents_loss_is_zero_at_the_exact_solution(
     assert agent.forward_loss(Batch(batch, rewards)).item() > 0.01
 
 
-@pytest.mark.parametrize("algo", ["tb", "db", "subtb"])
+@each("algo", ["tb", "db", "subtb"])
 def test_the_balance_agents_loss_is_zero_at_the_exact_solution(batch, solution, rewards, double, new_agent, algo):
     agent = new_agent(algo, "naive")
     agent.policies = agent.average = Tables(solution, 1.0, True)

@@ -12,18 +12,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from each import each
 from rdkit import Chem
 from rdkit.Chem import QED
-from small_runs import (
-    assert_same,
-    checkpoint,
-    command,
-    metrics_without_time,
-    only_run,
-    quicken,
-    refused,
-    without_pictures,
-)
+from same import assert_same
+from small_runs import checkpoint, command, metrics_without_time, only_run, quicken, refused, without_pictures
 
 from mols import plots, settings
 from mols.agents.base import LearningAgent
@@ -88,7 +81,7 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@each("container", CONTAINERS)
 def test_the_reward_by_hand(container):
     values = {"CCO": 0.5, "N": 0.0, "C": 3.0}
     reward = reward_of(lambda smiles: CONTAINERS[container]([values[text] for text in smiles]))
@@ -157,7 +150,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+@each("case", WRONG)
 def test_what_is_no_reward_names_the_molecule(case):
     function, message = WRONG[case]
     with pytest.raises(ExperimentError) as error:
@@ -194,7 +187,7 @@ def test_an_interruption_is_one():
 # Decimal numbers
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, torch.float64, torch.float32])
+@each("dtype", [np.float64, np.float32, np.float16, torch.float64, torch.float32])
 def test_a_decimal_number_is_met_from_exactly_its_value_on(dtype):
     """0.7 in float32 is 0.69999998807907104: neither it nor a larger threshold is met by another number."""
     values = {"CCO": 0.7, "N": math.nextafter(0.7, 0) if dtype in (np.float64, torch.float64) else 0.699}
@@ -215,8 +208,8 @@ def test_qed_is_built_in():
 # Names
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
+@each(
+    "name,text,message",
     [
         ("nonsense", "", "is 'nonsense': name a function as package.module:function, or qed"),
         (":score", "", "name a function as package.module:function"),
@@ -233,7 +226,7 @@ def test_qed_is_built_in():
         ("mine:score", "import no_such_thing.at_all", "mine needs no_such_thing: install it"),
     ],
 )
-@pytest.mark.parametrize("task", [seh_frag, qm9], ids=lambda task: task.NAME)
+@each("task", [seh_frag, qm9])
 def test_a_function_that_is_not_to_be_had_is_said_before_anything_is_made(
     name, text, message, task, module, tmp_path, capsys
 ):
@@ -242,8 +235,8 @@ def test_a_function_that_is_not_to_be_had_is_said_before_anything_is_made(
     refused(argv, message, tmp_path, capsys, task)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
+@each(
+    "line,message",
     [
         ("--reward qed --proxy original", "--proxy has no effect with --reward qed: leave it out"),
         ("--reward qed --proxy surrogate", "--proxy has no effect with --reward qed"),
@@ -274,9 +267,9 @@ def test_mxmnets_weights_mean_nothing_to_an_own_reward(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("task", [seh_frag, qm9], ids=lambda task: task.NAME)
-@pytest.mark.parametrize(
-    ("line", "expected", "folder"),
+@each("task", [seh_frag, qm9])
+@each(
+    "line,expected,folder",
     [
         ("", None, "tb-tlm"),
         ("--reward qed", "0.7,0.8,0.9", "tb-tlm-reward=qed"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from small_runs import command, metrics_without_time, only_run, quicken, without_pictures
 
 from mols.rewards.own_state import SETTINGS, OwnState
@@ -41,8 +42,8 @@ def settings():
     return [get() for get, _ in SETTINGS]
 
 
-@pytest.mark.parametrize("what", DISTURBANCES)
-@pytest.mark.parametrize("fails", [False, True], ids=["returns", "exits"])
+@each("what", DISTURBANCES)
+@each("fails", [False, True])
 def test_a_setting_holds_while_the_code_runs_and_only_then(what, fails):
     state, before, inside = OwnState(), settings(), []
     try:

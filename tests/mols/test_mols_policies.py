@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from each import each, each_algo, each_approach
 
 from mols.common.backward_loss import APPROACHES, uniform_deviation, uniform_log_pb
 from mols.environments.base import concatenate, rows_of
@@ -174,6 +175,8 @@ def test_no_gradient_is_nan_at_the_empty_tree(small, with_holes, some, new_polic
         assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
+@each_algo
+@each_approach
 def test_groups_are_disjoint_complete_and_named(new_agent, algo, approach):
     policies = new_agent(algo, approach).policies
     groups = policies.groups()
@@ -234,7 +237,7 @@ def test_move_towards_keeps_the_decays_share_of_the_old_parameters(small, new_po
         assert torch.equal(new, still)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.25, 1.0, 10.0, 10.75, 31.5, 32.0, 64.0])
+@each("temperature", [0.0, 0.25, 1.0, 10.0, 10.75, 31.5, 32.0, 64.0])
 def test_thermometer_is_that_many_ones_and_a_fraction(temperature):
     numbers = thermometer(temperature)
     assert numbers.tolist() == [min(max(temperature - step, 0.0), 1.0) for step in range(32)]

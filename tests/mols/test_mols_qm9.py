@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from each import each
 from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
@@ -121,7 +122,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
+@each("case", BROKEN)
 def test_another_package_is_refused(package, capsys, case):
     content, reason = BROKEN[case]
     path = package / qm9.TABLES[1]
@@ -140,9 +141,7 @@ def test_an_existing_file_is_left_as_it_is(tmp_path, package, capsys):
     assert (tmp_path / "a.csv").read_text() == "precious"
 
 
-@pytest.mark.parametrize(
-    "content", [None, "", "smiles\nC\n", "smiles,gap\nC\n", "smiles,gap\nC,wide\n", "smiles,gap\n"]
-)
+@each("content", [None, "", "smiles\nC\n", "smiles,gap\nC\n", "smiles,gap\nC,wide\n", "smiles,gap\n"])
 def test_another_test_set_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "a.csv").write_text(content)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each, each_algo
 from small_runs import SUITE, command, metrics_without_time, only_run, refused, without_pictures
 from test_mols_benchmark import require_table
 from test_mols_fields import EVERYWHERE, OWN
@@ -180,6 +181,7 @@ def test_the_options_are_those_of_seh_but_for_what_is_the_tasks_own():
     assert list(qm9.OPTIONS) == list(seh_frag.OPTIONS) == list(settings.OPTIONS)
 
 
+@each_algo
 def test_the_defaults_are_the_papers(algo):
     expected = {"algo": algo, "objective": algo, "device": "cpu", **EVERYWHERE, **OWN[algo]}
     expected |= {"environment": "qm9", "batch_size": 128, "proxy": "embedded", "proxy_weights": "", "max_atoms": 8}
@@ -253,7 +255,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+@each("line,message", BAD)
 def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged.pt").write_bytes(b"damaged")

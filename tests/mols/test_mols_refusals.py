@@ -10,6 +10,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from each import each
 from shared_data import SHARED, needs
 from small_runs import (
     command,
@@ -123,7 +124,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+@each("line,message", BAD)
 def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
     refused_at_once(shlex.split(line), message, tmp_path, monkeypatch, capsys)
 

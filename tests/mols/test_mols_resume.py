@@ -7,17 +7,10 @@ import sys
 import time
 
 import pytest
+from each import each_algo, each_approach
+from same import assert_same
 from shared_data import SHARED
-from small_runs import (
-    SUITE,
-    assert_same,
-    checkpoint,
-    command,
-    metrics_without_time,
-    needs_weights,
-    quicken,
-    without_pictures,
-)
+from small_runs import SUITE, checkpoint, command, metrics_without_time, needs_weights, quicken, without_pictures
 
 from mols import plots
 from mols.agents.base import LearningAgent
@@ -35,6 +28,8 @@ def require_equal(folder, other):
     assert_same(checkpoint(folder), checkpoint(other))
 
 
+@each_algo
+@each_approach
 def test_a_kill_leaves_no_trace(algo, approach, tmp_path, monkeypatch):
     """Four steps are two, a checkpoint, one more that is lost with the kill, and two again."""
     length = ["--backward_approach", approach, "--n=4", "--checkpoint_every=2", "--validate_every=3", "--corr_every=3"]

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from each import each
 from scipy import stats
 
 from mols.environments.base import STOP, concatenate, rows_of
@@ -106,8 +107,8 @@ def chi_square(counts, expected, least=5.0):
     return ((counts - expected)[at_all] ** 2 / expected[at_all]).sum(), int(at_all.sum()) - 1
 
 
-@pytest.mark.parametrize("rand_action_prob", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+@each("rand_action_prob", [0.0, 0.4, 1.0])
+@each("coefficient", COEFFICIENTS)
 def test_finished_states_follow_the_exact_distribution(small, reachable, new_policies, coefficient, rand_action_prob):
     policies = new_policies(small, scale=10.0)
     options = {"coefficient": coefficient, "rand_action_prob": rand_action_prob}
@@ -162,8 +163,8 @@ def test_draw_is_the_first_index_whose_summed_weight_exceeds_the_number():
         assert found[row] == index and weights[row, index] > 0
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 3.0, 1e30])
-@pytest.mark.parametrize("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
+@each("scale", [1e-30, 1.0, 3.0, 1e30])
+@each("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
 def test_an_entry_without_weight_is_never_drawn_at_either_end(weights, scale):
     weights = torch.tensor(weights, dtype=torch.float64) * scale
     positive = weights.nonzero().flatten().tolist()

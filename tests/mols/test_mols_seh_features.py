@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from each import each
 from rdkit import Chem
 
 from mols.common.run_folder import ExperimentError
@@ -103,7 +104,7 @@ def test_collating_shifts_edges_and_leaves_its_input():
 REFUSED = {"": "elements", "*C": "elements", "[Au]": "elements", "C~C": "bonds", "C$C": "bonds", "N->[Fe]": "bonds"}
 
 
-@pytest.mark.parametrize("smiles", REFUSED)
+@each("smiles", REFUSED)
 def test_what_the_network_does_not_know_is_refused(smiles):
     with pytest.raises(ExperimentError, match=REFUSED[smiles]):
         featurise(Chem.MolFromSmiles(smiles))

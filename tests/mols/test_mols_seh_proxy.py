@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from each import each
 from rdkit import Chem
 from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
@@ -230,7 +231,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@each("case", BAD)
 def test_bad_input_gets_one_sentence(run, tmp_path, case):
     text, message = BAD[case]
     status, out, err = run(text)

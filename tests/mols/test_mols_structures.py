@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from each import each
 
 from mols.common.run_folder import ExperimentError
 from mols.molecules.structures import read_structures
@@ -65,7 +66,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "message"), CASES)
+@each("field,value,message", CASES)
 def test_a_wrong_field_is_said_with_its_molecule(tmp_path, field, value, message):
     path = write(tmp_path / "a.json", WATER, WATER | {field: value})
     with pytest.raises(ExperimentError) as error:
@@ -92,14 +93,14 @@ def test_a_molecule_that_is_none_is_said(tmp_path, molecule, message):
         read_structures(write(tmp_path / "a.json", WATER, WATER, molecule), ELEMENTS)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2", b"\xff\xfe\x00", "[" * 100_000, '{"molecules": [}'])
+@each("text", ["", "{", "[1, 2", b"\xff\xfe\x00", "[" * 100_000, '{"molecules": [}'])
 def test_what_is_no_json_is_said(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ExperimentError, match=r"a\.json is not JSON .*: name a JSON of molecules"):
         read_structures(tmp_path / "a.json", ELEMENTS)
 
 
-@pytest.mark.parametrize("content", [[], {}, 3, None, "molecules", {"molecules": {}}, {"molecules": None}, [WATER]])
+@each("content", [[], {}, 3, None, "molecules", {"molecules": {}}, {"molecules": None}, [WATER]])
 def test_a_json_without_molecules_is_said(tmp_path, content):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(ExperimentError, match=r'a\.json has no list of molecules: write it as \{"molecules"'):

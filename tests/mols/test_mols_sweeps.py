@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from each import each
 
 import mols
 from mols import settings
@@ -85,30 +86,12 @@ def test_the_runs_of_a_figure_go_into_one_file_though_pessimistic_has_settings_o
             collect.require_comparable([*flat, other], [])
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize(("scale", "iterations", "every"), [("0.1", 2000, 40), ("0.01", 200, 4), ("1e-6", 1, 1)])
+@each("name", TASKS)
+@each("scale,iterations,every", [("0.1", 2000, 40), ("0.01", 200, 4), ("1e-6", 1, 1)])
 def test_every_scale_is_a_run(name, scale, iterations, every):
     choice = {"SEEDS": "3", "LEARNING_RATES": "1e-4", "OBJECTIVES": "dqn", "APPROACHES": "tlm"}
     (config,) = configs(f"{name}_figure2.sh", SCALE=scale, **choice)
     assert (config.n, config.validate_every, cell(config)) == (iterations, every, (3, 0.0001, "dqn", "tlm"))
-
-
-@pytest.mark.parametrize("name", ["seh_figure2.sh", "qm9_figure3.sh", "appendix.sh"])
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("SCALE", "0"),
-        ("SEEDS", "-1"),
-        ("LEARNING_RATES", "0"),
-        ("OBJECTIVES", "munchausen"),
-        ("APPROACHES", "TLM"),
-        ("OUTPUT_DIR", "-x"),
-    ],
-)
-def test_what_it_does_not_know_is_one_sentence(name, variable, value):
-    done = sweep(name, **{variable: value})
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {variable} ") and done.stderr.count("\n") == 1
 
 
 def techniques(config) -> tuple:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from each import each, each_algo, each_approach
 
 from mols.agents import base as learning
 from mols.agents import table as agents
@@ -28,11 +29,10 @@ def rates(learner):
 # Learning rates
 
 
-@pytest.mark.parametrize(
-    ("options", "forward", "backward"),
-    [({}, 5e-4, 5e-5), ({"lr": 0.02}, 0.02, 0.002), ({"lr": 0.01, "blr": 0.03}, 0.01, 0.03)],
+@each(
+    "options,forward,backward", [({}, 5e-4, 5e-5), ({"lr": 0.02}, 0.02, 0.002), ({"lr": 0.01, "blr": 0.03}, 0.01, 0.03)]
 )
-@pytest.mark.parametrize("approach", ["maxent", "tlm", "pessimistic"])
+@each("approach", ["maxent", "tlm", "pessimistic"])
 def test_each_policy_moves_at_its_own_learning_rate(new_agent, approach, options, forward, backward):
     """Adam's first step is as long as the learning rate; P_B's is a tenth of P_F's by default."""
     agent = new_agent("db", approach, **options)
@@ -70,8 +70,8 @@ def test_the_defaults_are_the_papers(new_agent):
 # What samples
 
 
-@pytest.mark.parametrize(
-    ("options", "shares"),
+@each(
+    "options,shares",
     [
         ({}, [0.05, 0.0375, 0.025, 0.0125]),
         ({"rp": 0.4}, [0.4, 0.3, 0.2, 0.1]),
@@ -104,6 +104,8 @@ def test_a_batch_has_the_rewards_of_its_ends_and_molecules_are_counted(new_agent
     assert agent.task.reward.n_evaluated == len(agent.environment.keys(batch.transitions.terminal_states).unique())
 
 
+@each_algo
+@each_approach
 def test_the_ema_model_starts_as_a_frozen_copy(new_agent, algo, approach):
     agent = new_agent(algo, approach, rand_pb_init=True)
     assert all(map(torch.equal, agent.average.parameters(), agent.policies.parameters()))
@@ -111,7 +113,8 @@ def test_the_ema_model_starts_as_a_frozen_copy(new_agent, algo, approach):
     assert not any(p.requires_grad for p in agent.average.parameters())
 
 
-@pytest.mark.parametrize("algo", ["soft_dqn", "dqn"])
+@each("algo", ["soft_dqn", "dqn"])
+@each_approach
 def test_the_q_target_starts_as_a_copy_of_what_q_needs_and_keeps_its_own_share(new_agent, algo, approach):
     """0.9 by default, whatever the EMA model's is; P_B's update does not move it, P_F's once."""
     for decay, options in ((0.9, {}), (0.25, {"q_target_decay": 0.25})):
@@ -151,7 +154,8 @@ def few_generated(monkeypatch):
     monkeypatch.setattr(learning, "N_GENERATED", 20)
 
 
-@pytest.mark.parametrize("algo", ["dqn"])
+@each("algo", ["dqn"])
+@each_approach
 def test_evaluation_leaves_weights_and_streams_alone(new_agent, few_generated, algo, approach):
     found = []
     for every in (1, 4):
@@ -186,14 +190,15 @@ def test_metrics_are_those_of_the_last_batch_and_of_the_molecules(new_agent):
     assert modes == expected and modes["modes_sorted_0.875"] > 1
 
 
+@each_algo
 def test_the_deviation_of_the_uniform_policy_is_exactly_0(new_agent, algo):
     agent = new_agent(algo, "uniform", corr_every=0)
     train_step(agent)
     assert agent.evaluate(1)["pb_deviation"] == 0.0
 
 
-@pytest.mark.parametrize("validate_every", [1, 3, 4])
-@pytest.mark.parametrize("corr_every", [0, 1, 4, 5, 100])
+@each("validate_every", [1, 3, 4])
+@each("corr_every", [0, 1, 4, 5, 100])
 def test_correlations_are_due_at_the_first_row_after_so_many_steps_and_at_the_end(
     new_agent, monkeypatch, few_generated, validate_every, corr_every
 ):
@@ -207,7 +212,8 @@ def test_correlations_are_due_at_the_first_row_after_so_many_steps_and_at_the_en
         assert ("reward_correlation" in metrics) == ("reward_correlation_generated" in metrics) == due
 
 
-@pytest.mark.parametrize("no_sampling_model", [False, True])
+@each("no_sampling_model", [False, True])
+@each_algo
 def test_the_ema_model_samples_unless_it_is_not_to(new_agent, monkeypatch, algo, no_sampling_model):
     """In training and for the correlations; P_B's target is the EMA model in both cases."""
     agent = new_agent(algo, "tlm", no_sampling_model=no_sampling_model, corr_every=1, corr_rounds=1, lr=0.05)
@@ -254,13 +260,15 @@ def test_correlations_are_of_the_model_that_samples_on_the_test_set_and_on_its_o
 # Checkpoints
 
 
+@each_algo
+@each_approach
 def test_a_restored_agent_goes_on_bit_by_bit(new_agent, few_generated, algo, approach):
     """And its evaluations too, correlations where they are due."""
     options = {"rand_pb_init": True, "corr_every": 2 if approach == "tlm" else 0, "corr_rounds": 1, "n": 9}
     agent, restored = (new_agent(algo, approach, **options) for _ in range(2))
-    for each, n_steps in ((agent, 2), (restored, 1)):  # so that there is something to forget
+    for one, n_steps in ((agent, 2), (restored, 1)):  # so that there is something to forget
         for _ in range(n_steps):
-            train_step(each)
+            train_step(one)
     file = io.BytesIO()
     torch.save(agent.state_dict(), file)
     file.seek(0)
@@ -271,14 +279,14 @@ def test_a_restored_agent_goes_on_bit_by_bit(new_agent, few_generated, algo, app
 def assert_goes_on_alike(agent, restored):
     """One agent after the other, for they share torch's global random state."""
     start, found = torch.get_rng_state(), []
-    for each in (agent, restored):
+    for one in (agent, restored):
         torch.set_rng_state(start)
-        rows = [{**train_step(each), **each.evaluate(step)} for step in (3, 4)]
-        learners = [x.state_dict() for x in (each.forward_learner, each.backward_learner) if x is not None]
+        rows = [{**train_step(one), **one.evaluate(step)} for step in (3, 4)]
+        learners = [x.state_dict() for x in (one.forward_learner, one.backward_learner) if x is not None]
         moments = [m for x in learners for m in x["optimizer"]["state"].values()]
-        numbers = [rates(x) for x in (each.forward_learner, each.backward_learner) if x is not None]
-        top, recent = each.molecules.top, each._recent.state_dict()
-        found.append((rows, numbers, top, each.rand_action_prob, weights(each), moments, recent))
+        numbers = [rates(x) for x in (one.forward_learner, one.backward_learner) if x is not None]
+        top, recent = one.molecules.top, one._recent.state_dict()
+        found.append((rows, numbers, top, one.rand_action_prob, weights(one), moments, recent))
     (*once, weight, moments, recent), (*again, other_weight, other_moments, other_recent) = found
     assert once == again and all(map(torch.equal, weight, other_weight))
     for one, other in zip(moments, other_moments, strict=True):
