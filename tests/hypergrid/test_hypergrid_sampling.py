@@ -70,8 +70,8 @@ def test_actions_of_every_state_follow_the_network(grid, new_policies, ndim, hei
     assert stats.chi2.sf(statistic, degrees) > 1e-4
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+@each("n_layers", [1, 2, 3])
+@each("coefficient", COEFFICIENTS)
 def test_the_compiled_rollout_walks_as_the_readable_one(double, grid, new_policies, n_layers, coefficient):
     """In float64 a draw that rounding decides does not happen: the same random numbers, the same trajectories."""
     environment = grid(3, 5, dtype=torch.float64)

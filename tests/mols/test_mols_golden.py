@@ -1,6 +1,6 @@
 """Golden runs of every objective and approach: what is computed changes only with its results version."""
 
-from each import each_approach
+from each import each, each_approach
 from golden import require_unchanged, stored
 from mols_golden_run import ATOM_STEPS, golden_run
 
@@ -12,7 +12,7 @@ def test_what_is_computed_is_unchanged(algo, approach):
     require_unchanged("mols", algo, approach, golden_run(algo, approach))
 
 
-@pytest.mark.parametrize("approach", ["naive", "tlm"])
+@each("approach", ["naive", "tlm"])
 def test_the_compiled_layers_compute_the_same(algo, approach):
     """In float64 auto is torch, which is what the golden runs are."""
     require_unchanged("mols", algo, approach, golden_run(algo, approach, kernels="compiled"))

@@ -152,8 +152,8 @@ def gradients(network, *features):
     """Of the parameters by name, those of a random sum of each of some features."""
     generator, found = torch.Generator().manual_seed(2), []
     directions = [torch.randn(feature.shape, generator=generator) for feature in features[0]]
-    for each in features:
-        value = sum((feature * direction).sum() for feature, direction in zip(each, directions, strict=True))
+    for feature_set in features:
+        value = sum((feature * direction).sum() for feature, direction in zip(feature_set, directions, strict=True))
         found.append(torch.autograd.grad(value, list(network.parameters()), retain_graph=True))
     return dict(zip(dict(network.named_parameters()), zip(*found, strict=True), strict=True))
 
