@@ -29,7 +29,7 @@ from mols.rewards.mxmnet.graph import ELEMENTS
 from mols.rewards.seh import proxy as seh_proxy
 from mols.tasks import sample, seh_frag
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Reading
 

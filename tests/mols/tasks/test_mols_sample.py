@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from each import each
 from rdkit import Chem
 from rdkit.Chem import QED, Descriptors
 from small_runs import command, contents, only_run, quicken, stand_in, without_pictures
@@ -211,7 +210,7 @@ CASES = {
 }
 
 
-@each("how", CASES)
+@pytest.mark.parametrize("how", CASES)
 def test_a_folder_that_is_no_run_with_a_checkpoint(how, copy, take, tmp_path):
     refused(take(spoil(copy, how), "--n", "3"), CASES[how], tmp_path)
 

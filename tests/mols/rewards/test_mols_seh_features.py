@@ -16,7 +16,7 @@ from rdkit import Chem
 from mols.common.run_folder import ExperimentError
 from mols.rewards.seh.features import N_FEATURES, Featuriser, atom_features, collate, featurise
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 SMILES = [
     "CCO",

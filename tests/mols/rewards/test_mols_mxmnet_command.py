@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from each import each
 
 from mols.molecules.structures import read_structures
 from mols.rewards.mxmnet.graph import ELEMENTS
 from mols.rewards.mxmnet.network import MXMNet, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WATER = {
     "smiles": "O",
     "atomic_numbers": [8, 1, 1],
@@ -98,7 +97,7 @@ MOLECULES = {
 }
 
 
-@each("case", MOLECULES)
+@pytest.mark.parametrize("case", MOLECULES)
 def test_bad_molecules_get_one_sentence(given, tmp_path, capsys, case):
     content, message = MOLECULES[case]
     (tmp_path / "in.json").unlink()

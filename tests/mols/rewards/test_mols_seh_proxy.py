@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from each import each
 from rdkit import Chem
 from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
@@ -23,7 +22,7 @@ from mols.rewards.seh import proxy as seh_proxy
 from mols.rewards.seh.features import atom_features, featurise
 from mols.rewards.seh.proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 needs_data = needs("seh_reference.json", seh_proxy.WEIGHTS_FILE)
 
 SMILES = [
@@ -231,7 +230,7 @@ BAD = {
 }
 
 
-@each("case", BAD)
+@pytest.mark.parametrize("case", BAD)
 def test_bad_input_gets_one_sentence(run, tmp_path, case):
     text, message = BAD[case]
     status, out, err = run(text)
