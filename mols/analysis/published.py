@@ -84,7 +84,7 @@ def markdown(table: pd.DataFrame, published: Published, origin: str) -> str:
         cells += [f"{row.low:.3g} to {row.high:.3g}", "yes" if all(hits) else "**no**"]
         lines.append("| " + " | ".join(cells) + " |")
     hits = sum(map(sum, inside))
-    lines += ["", f"{hits} of {sum(map(len, inside))} published values lie in the interval. Ours: {origin}."]
+    lines += ["", f"{hits} of {sum(map(len, inside))} published values lie in the interval.", f"Ours: {origin}."]
     return "\n".join(lines) + "\n"
 
 

@@ -53,7 +53,7 @@ def test_too_few_seeds_are_refused():
 def test_the_table_counts_what_lies_in_the_interval():
     page = published.markdown(compared().reset_index(), SPEC, "some runs")
     assert "| strings | TB | uniform | log Z | 100 | 1, 1.5 | 0, 1, 2 | -3.97 to 5.97 | yes |" in page
-    assert page.endswith("6 of 8 published values lie in the interval. Ours: some runs.\n")
+    assert page.endswith("6 of 8 published values lie in the interval.\nOurs: some runs.\n")
     assert page.count("**no**") == 2  # log R of seed 7: our seeds do not differ there
 
 
