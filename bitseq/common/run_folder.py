@@ -133,11 +133,7 @@ class Run:
             write_text(self._metrics, ",".join(self.columns) + "\n")
 
     def restore(self, agent: Any) -> int:
-        """Load the checkpoint, if there is one, into ``agent`` and cut metrics.csv back to its step.
-
-        Returns:
-            The step to go on from; 0 for a fresh run.
-        """
+        """Load the checkpoint, if any, into ``agent`` and cut metrics.csv back; its step, or 0, is returned."""
         path = self.directory / "checkpoint.pt"
         if not path.exists():
             self._cut_metrics(0)
@@ -302,15 +298,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor):
-        if tree.is_floating_point():
-            yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _float_tensors(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _float_tensors(value)
+    if isinstance(tree, torch.Tensor) and tree.is_floating_point():
+        yield tree
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    for branch in branches:
+        yield from _float_tensors(branch)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
