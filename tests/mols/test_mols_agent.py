@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mols.agents import base as learning
-from mols.agents import table as agents
+from mols.agents import dqn
 from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update
 
@@ -174,7 +174,7 @@ def test_a_step_is_algorithm_1(new_agent, algo, approach, monkeypatch):
         move_towards(target, online, decay)
         assert all(map(torch.equal, target.parameters(), expected))
 
-    for module in (learning, agents):
+    for module in (learning, dqn):
         monkeypatch.setattr(module, "move_towards", recorded)
     train_step(agent)
     train_step(agent)

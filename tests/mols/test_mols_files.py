@@ -21,7 +21,7 @@ from mols.molecules import csv_files, qm9
 from mols.molecules.csv_files import read_columns, require_writable, write_table
 from mols.molecules.structures import read_structures
 from mols.proxy_training import training
-from mols.proxy_training.surrogate_molecules import read as read_part
+from mols.proxy_training.surrogate_molecules import read_part
 from mols.rewards.gap import best as qm9_best
 from mols.rewards.mxmnet import network as mxmnet
 from mols.rewards.mxmnet.graph import ELEMENTS
