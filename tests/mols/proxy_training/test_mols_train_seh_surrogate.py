@@ -48,7 +48,7 @@ def test_the_parts_are_labelled_by_the_published_network_and_made_once(tmp_path,
     np.testing.assert_allclose([found[text] for text in smiles], labels, rtol=0, atol=1e-4)
     best = sorted({**parts[0], **parts[1], **parts[2]}.items(), key=lambda pair: -pair[1])[:10]
     assert {smiles for smiles, _ in best} <= set(parts[3])  # which the search begins with
-    monkeypatch.setattr(surrogate_molecules, "write", None)
+    monkeypatch.setattr(surrogate_molecules, "write_part", None)
     assert sampled(tmp_path, 1, "") == found
     monkeypatch.undo()
 
