@@ -172,7 +172,7 @@ def test_frozen_layers_pass_the_gradient_on_and_keep_none(cases):
 
 PASS = """
 import hashlib, torch
-from bitseq.transformer import Trunk
+from bitseq.policies.transformer import Trunk
 torch.set_num_threads(1)
 torch.manual_seed(1)
 trunk = Trunk(15, 20, width=16, n_layers=2, n_heads=2, ff_width=24, dropout=0.1)
