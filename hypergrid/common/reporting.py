@@ -5,15 +5,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # a run needs a suite's versions, and not a second to import pandas
+    import pandas as pd
 
 ALL = ("munchausen_dqn", "db", "tb", "subtb")  # the objectives of the paper's figures, in its order
 BASELINES = ("uniform", "naive", "maxent", "pessimistic")  # that the paper compares TLM with
 WITHOUT_DECAY = "without decay"  # TLM with a constant learning rate of P_B
 
-Summary = Callable[[np.ndarray, np.ndarray, pd.DataFrame], float]
+Summary = Callable[[np.ndarray, np.ndarray, "pd.DataFrame"], float]
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,18 @@ class Metric:
     relative: bool = False
 
 
-def mean_over_training(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+def mean_over_training(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
     """Mean over evenly spaced x, between which values are linear."""
     return float(np.interp(np.linspace(x[0], x[-1], 1000), x, values).mean())
 
 
-def excess_over_floor(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+def excess_over_floor(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
     """Mean over training of log10(values / l1_floor), at least 0: decades above a perfect sampler."""
     ratio = values / rows["l1_floor"].to_numpy()
     return mean_over_training(x, np.log10(ratio.clip(min=1.0)), rows)
 
 
-def last(x: np.ndarray, values: np.ndarray, rows: pd.DataFrame) -> float:
+def last(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
     """The last value."""
     return float(values[-1])
 
