@@ -5,7 +5,7 @@
 Needs the extra `qm9`. The folder gets what `mols.proxy_training.training` says, and at the end gap_proxy.pt: the
 averaged
 weights of the epoch with the least error on 5,000 molecules that are neither trained on nor held out. The error
-reported is that of the file, in single precision. To ship the file, put it into mols/data and its sha256 into
+reported is that of the file, in single precision. To ship the file, put it into mols/rewards/gap and its sha256 into
 mols/rewards/gap/proxy.py.
 """
 

@@ -6,7 +6,7 @@ Needs the published network's weights, see `mols.rewards.downloads`. The folder 
 `mols.proxy_training.surrogate_molecules`, what `mols.proxy_training.training` says, and at the end seh_surrogate.pt.
 Mean absolute
 errors are in units of r, an eighth of the raw output; the report is of the held-out tenth of the molecules and of the
-tenth of these with the largest labels. To ship the file, put it into mols/data and its sha256 into
+tenth of these with the largest labels. To ship the file, put it into mols/rewards/seh and its sha256 into
 mols/rewards/seh/surrogate.py.
 """
 
