@@ -63,8 +63,8 @@ def test_an_edit_that_changes_no_number_orphans_nothing(copy):
     before = answer(copy([]), "bash", "hypergrid/sweeps/figure1.sh")
     root = copy(
         [
-            ("agent.py", "SoftDQN and MunchausenDQN: Q-learning from prioritised replay", "Q-learning"),
-            ("agent.py", "_priorities", "_first_priorities"),
+            ("agents/dqn.py", "SoftDQN and MunchausenDQN: Q-learning", "Q-learning"),
+            ("agents/dqn.py", "_priorities", "_first_priorities"),
             ("policies.py", "uniform_grid_log_pb", "uniform_on_the_grid"),
         ]
     )
@@ -73,7 +73,7 @@ def test_an_edit_that_changes_no_number_orphans_nothing(copy):
 
 
 def test_another_replay_rule_names_the_objectives_that_it_changes(copy):
-    root = copy([("agent.py", "batch.actions.cpu().numpy(), priorities)", "batch.actions.cpu().numpy(), 1.0)")])
+    root = copy([("agents/dqn.py", "batch.actions.cpu().numpy(), priorities)", "batch.actions.cpu().numpy(), 1.0)")])
     said = answer(root, sys.executable, "-c", PROGRAM)
     assert [line.split(",")[1].strip() for line in said.splitlines()] == ["soft_dqn", "munchausen_dqn"]
     assert "raise the results version of soft_dqn in hypergrid/suite.py, or mend the change" in said
