@@ -59,13 +59,14 @@ EXPECTATIONS = (
 )
 
 # The table of the README: which CSV files of results, and which columns of a run's last row.
-REPORTED = ("figure2_partial.csv",)
+REPORTED = ("evidence*.csv", "figure2_partial.csv")
 SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
     "reward_correlation": ("reward correlation", "{:.3f}"),
     "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
     "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
+    "exact_total_variation": ("exact total variation", "{:.4f}"),
     "wall_s": ("minutes", "{:.0f}"),
 }
 

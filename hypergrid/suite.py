@@ -53,7 +53,7 @@ EXPECTATIONS = (
 )
 
 # The table of the README: which CSV files of results, and which columns of a run's last row.
-REPORTED = ("figure1.csv",)
+REPORTED = ("evidence*.csv", "figure1.csv")
 SHOWN = {
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),

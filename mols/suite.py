@@ -9,7 +9,7 @@ RESULTS_VERSIONS = {"tb": 2, "db": 2, "subtb": 2, "soft_dqn": 2, "dqn": 2}
 
 # Where config.json has what identifies a run, and what is no part of the experiment.
 IDENTITY = {
-    "environment": "task",
+    "environment": "environment",
     "objective": "algo",
     "approach": "backward_approach",
     "learning_rate": "lr",

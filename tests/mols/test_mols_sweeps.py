@@ -118,8 +118,7 @@ def test_the_appendix_has_one_technique_off_at_a_time():
 
 def test_runs_that_are_measured_are_left_out(tmp_path):
     """Those of both tasks, which are as many iterations but not as many trajectories, are in one file."""
-    shutil.copytree(ROOT / "mols", tmp_path / "mols", ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
-    shutil.copytree(ROOT / "mols" / "data", tmp_path / "mols" / "data")
+    shutil.copytree(ROOT / "mols", tmp_path / "mols", ignore=shutil.ignore_patterns("__pycache__", "results"))
     (tmp_path / "mols" / "results").mkdir()
     choice = {"SEEDS": "2", "SCALE": "0.01", "OBJECTIVES": "dqn tb"}
     for names, fields in (

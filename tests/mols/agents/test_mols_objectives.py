@@ -99,7 +99,7 @@ def transition_of(batch, trajectory, t):
 def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(
     batch, solution, leaves, rewards, name, moved, t
 ):
-    leaves, (row, first) = [leaf.detach() for leaf in leaves], transition_of(batch, 5_000, t)
+    leaves, (row, first) = [leaf.detach().clone() for leaf in leaves], transition_of(batch, 5_000, t)
     leaves[moved][row] += 0.1
     residual = residuals(name, batch, *leaves, solution.log_flow[0], rewards)
     expected = torch.zeros_like(residual)
@@ -113,7 +113,7 @@ def test_a_change_of_one_tenth_moves_the_residuals_it_enters_by_one_tenth(
 @each("moved", range(3))
 def test_sub_trajectory_balance_notices_a_change_in_one_trajectory_alone(batch, leaves, rewards, moved):
     """One transition's log_pf or log_pb moves every sub-trajectory across it by 0.1, a flow those that begin or end."""
-    leaves, row = [leaf.detach() for leaf in leaves], transition_of(batch, 5_000, 1)[0]
+    leaves, row = [leaf.detach().clone() for leaf in leaves], transition_of(batch, 5_000, 1)[0]
     n = int((batch.trajectory_index == 5_000).sum())
     leaves[moved][row] += 0.1
     losses = residuals("subtb", batch, *leaves, None, rewards)
