@@ -6,7 +6,9 @@ tests/<suite>/golden.json holds, per objective, its ``results_version`` and ``ru
 They are computed in float64, so that the rounding of another processor flips no sampled action.
 """
 
+import argparse
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -40,8 +42,8 @@ def same(curve: Curve, other: Curve) -> bool:
 def require_unchanged(suite: str, objective: str, approach: str, curve: Curve) -> None:
     """Fail where a run is not the stored one of the same results version."""
     golden, version = stored(suite).get(objective, {}), versions(suite)[objective]
-    assert golden.get("results_version") == version, (
-        f"{suite}, {objective}: there are no golden runs of results version {version}: "
+    assert golden.get("results_version") == version and approach in golden["runs"], (
+        f"{suite}, {objective}, {approach}: there is no golden run of results version {version}: "
         f"run python tests/golden.py {suite}"
     )
     assert same(curve, golden["runs"][approach]), (
@@ -52,13 +54,15 @@ def require_unchanged(suite: str, objective: str, approach: str, curve: Curve) -
 
 def renew(suite: str) -> None:
     """Store the runs of objectives whose version was raised, and of new approaches; refuse any other change."""
-    sys.path[:0] = [str(TESTS.parent), str(TESTS / suite)]
-    golden_run = importlib.import_module(f"{suite}_golden_run").golden_run
+    path = TESTS / suite / f"{suite}_golden_run.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     approaches = importlib.import_module(f"{suite}.common.backward_loss").APPROACHES
     old, new = stored(suite), {}
-    for objective in importlib.import_module(f"{suite}_golden_run").OBJECTIVES:
+    for objective in module.OBJECTIVES:
         version = versions(suite)[objective]
-        runs = {approach: golden_run(objective, approach) for approach in approaches}
+        runs = {approach: module.golden_run(objective, approach) for approach in approaches}
         before = old.get(objective, {})
         if before.get("results_version") == version:
             changed = [name for name, curve in before["runs"].items() if not same(curve, runs[name])]
@@ -71,4 +75,6 @@ def renew(suite: str) -> None:
 
 
 if __name__ == "__main__":
-    renew(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", choices=("hypergrid", "bitseq", "mols"))
+    renew(parser.parse_args().suite)
