@@ -15,9 +15,6 @@ from hypergrid.suite import RESULTS_VERSIONS
 
 def main(argv: list[str]) -> int:
     """Run the command line ``argv``, program name first; returns the exit status."""
-    if {"--help", "-h", "--helpfull"} & set(argv):
-        print(__doc__, settings.__doc__, sep="\n")
-        return 0
     return command(lambda: run_experiment(argv), "go on with --general.if_exists=resume")
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from rdkit import Chem
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import Environment, States, concatenate
 from mols.rewards.base import Reward, Scores
 

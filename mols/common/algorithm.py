@@ -20,7 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .run_folder import ExperimentError, Run
+from .run_folder import Run
+from .terminal import ExperimentError
 from .tracking import Tracker
 
 

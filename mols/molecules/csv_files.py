@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mols.common.files import written
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import STOP
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 FIELDS = ("smiles", "atomic_numbers", "positions", "bonds")
 MIN_DISTANCE, MAX_COORDINATE = 0.1, 1e6  # Angstrom; no molecule comes near either

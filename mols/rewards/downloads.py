@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 VARIABLE = "GFLOWNET_TLM_DATA"
 TIMEOUT_S = 30.0  # without a byte

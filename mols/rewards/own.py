@@ -15,7 +15,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.base import Reward
 from mols.rewards.own_function import OwnFunction, load_function, said
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.own_state import OwnState
 
 BUILT_IN = {"qed": "mols.rewards.example:qed"}

@@ -5,28 +5,50 @@ python -m mols.tasks.qm9 --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
 """
 
 import sys
+from typing import ClassVar, Literal
 
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.common.options import ANY, Option, one_of, within
+from mols.common.options import option
 from mols.tasks import run
 
-NAME = "qm9"
-MAX_ATOMS = 16  # logits of all pairs of slots are held at once
 THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
-OPTIONS = settings.options_of(
-    {
-        "proxy": (
-            Option("proxy", str, "embedded", one_of("embedded", "mxmnet"), "gaps by this package's network, or MXMNet"),
-            Option("proxy_weights", str, "", ANY, "file of MXMNet's weights; needed with --proxy mxmnet"),
-        ),
-        "data_dir": (),
-        "max_fragments": (Option("max_atoms", int, 8, within(1, MAX_ATOMS), "atoms of a molecule, without hydrogen"),),
-        "test_set": (),
-    },
-    batch_size=128,
-)
+
+
+class Experiment(settings.Experiment):
+    """Experiment"""
+
+    batch_size: int = option(128, "trajectories per step", ge=1, le=1e5)
+
+
+class Reward(settings.Reward):
+    """Reward"""
+
+    proxy: Literal["embedded", "mxmnet"] = option("embedded", "gaps by this package's network, or MXMNet")
+    proxy_weights: str = option("", "file of MXMNet's weights; needed with --proxy mxmnet", named=False)
+
+
+class Molecules(settings.Molecules):
+    """Molecules"""
+
+    max_atoms: int = option(8, "atoms of a molecule, without hydrogen", ge=1, le=settings.MAX_ATOMS)
+
+
+class Settings(
+    Experiment,
+    Reward,
+    Molecules,
+    settings.Policies,
+    settings.Learning,
+    settings.Backward,
+    settings.DQNSettings,
+    settings.Evaluation,
+    settings.Machine,
+):
+    """A run of the task."""
+
+    task: ClassVar[str] = "qm9"
 
 
 def make_task(config: ConfigDict):
@@ -62,7 +84,7 @@ def _reward(config: ConfigDict):
 def _network(config: ConfigDict):
     from pathlib import Path
 
-    from mols.common.run_folder import ExperimentError
+    from mols.common.terminal import ExperimentError
     from mols.rewards.gap.reward import EmbeddedGap
     from mols.rewards.mxmnet.gaps import MXMNetGap
 
@@ -78,7 +100,7 @@ def _network(config: ConfigDict):
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    return run.main(argv, NAME, OPTIONS, make_task)
+    return run.main(argv, Settings, make_task)
 
 
 if __name__ == "__main__":

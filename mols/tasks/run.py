@@ -10,31 +10,29 @@ import torch
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.common.run_folder import ExperimentError, Run
-from mols.common.terminal import command
+from mols.common.options import Group, free_fields
+from mols.common.run_folder import Run
+from mols.common.terminal import ExperimentError, command
 from mols.suite import RESULTS_VERSIONS
 
 SUITE = Path(__file__).resolve().parents[1]
 
 
-def main(
-    argv: list[str], name: str, groups: settings.Groups, make_task: Callable, resolve: Callable | None = None
-) -> int:
+def main(argv: list[str], model: type[Group], make_task: Callable, resolve: Callable | None = None) -> int:
     """Run the arguments ``argv`` of a task; returns the exit status.
 
     Args:
         argv: without the program's name.
-        name: of the task.
-        groups: its options.
+        model: its settings.
         make_task: configuration -> ``mols.agents.task.Task``.
         resolve: replaces, in a configuration, what this machine decides; None: nothing.
     """
 
     def work() -> None:
-        config = settings.parse(argv, name, groups)
-        directory = settings.run_directory(config, groups)  # before: its name is to be the same on every machine
+        config = settings.parse(argv, model)
+        directory = settings.run_directory(config, model)  # before: its name is to be the same on every machine
         settle(config, directory, resolve)
-        run_experiment(config, directory, make_task)
+        run_experiment(config, directory, model, make_task)
 
     return command(work, "go on with --if_exists resume")
 
@@ -76,7 +74,7 @@ def recorded_config(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> None:
+def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make_task: Callable) -> None:
     """Train and draw one run.
 
     Raises:
@@ -89,7 +87,7 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
         flag="--if_exists",
         suite=SUITE,
         results_version=RESULTS_VERSIONS[config.algo],
-        free=settings.FREE_OPTIONS,
+        free=(*free_fields(model), "reward_source"),  # which ``settle`` looks at
     )
     if run.done:
         print(f"{run.directory} is done")

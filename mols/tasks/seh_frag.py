@@ -4,19 +4,58 @@ python -m mols.tasks.seh_frag --seed 1 --algo dqn --lr 5e-4 --backward_approach 
 """
 
 import sys
+from typing import ClassVar, Literal
 
 from ml_collections import ConfigDict
 
 from mols import settings
+from mols.common.options import option
 from mols.settings import AUTO
 from mols.tasks import run
 
-NAME = "seh_frag"
-OPTIONS = settings.options_of()
 THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
 TEST_SET_FILE = "seh_test_set.csv"
 DOWNLOAD_S = 15.0  # in which a file has to be here for auto to choose it
+
+
+class Reward(settings.Reward):
+    """Reward"""
+
+    proxy: Literal[AUTO, "original", "surrogate"] = option(
+        AUTO, "network that r comes from: the published one, this package's own, or the first of them at hand"
+    )
+    data_dir: str = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
+
+
+class Molecules(settings.Molecules):
+    """Molecules"""
+
+    max_fragments: int = option(8, "fragments of a molecule", ge=1, le=settings.MAX_FRAGMENTS)
+
+
+class Evaluation(settings.Evaluation):
+    """Evaluation"""
+
+    test_set: Literal[AUTO, "original", "generated"] = option(
+        AUTO, "published molecules, random ones, or the first of them at hand"
+    )
+
+
+class Settings(
+    settings.Experiment,
+    Reward,
+    Molecules,
+    settings.Policies,
+    settings.Learning,
+    settings.Backward,
+    settings.DQNSettings,
+    Evaluation,
+    settings.Machine,
+):
+    """A run of the task."""
+
+    task: ClassVar[str] = "seh_frag"
 
 
 def resolve(config: ConfigDict) -> None:
@@ -89,7 +128,7 @@ def _reward(config: ConfigDict):
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    return run.main(argv, NAME, OPTIONS, make_task, resolve)
+    return run.main(argv, Settings, make_task, resolve)
 
 
 if __name__ == "__main__":

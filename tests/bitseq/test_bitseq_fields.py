@@ -13,8 +13,7 @@ from each import each, each_approach, each_objective
 
 import bitseq
 from bitseq import settings
-from bitseq.common.run_folder import ExperimentError
-from bitseq.run import main
+from bitseq.common.terminal import ExperimentError
 
 SUITE = Path(bitseq.__file__).parent
 
@@ -125,40 +124,6 @@ def test_the_losses_of_p_b_step_its_head_alone_with_tb_unless_told_otherwise(obj
         assert name == (default if value == (objective == "tb") else f"{default}-backward_head_only={value}")
 
 
-def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    out, error = capsys.readouterr()
-    assert error == ""
-    groups = dict(zip(*[iter(re.split(r"^(\w[\w ]+):\n", out, flags=re.MULTILINE)[1:])] * 2, strict=True))
-    entries = {
-        re.match(r" *--(\w+)", entry)[1]: (" ".join(entry.split()), title)
-        for title, group in groups.items()
-        for entry in re.split(r"\n(?=  -)", group.rstrip())
-        if title not in ("usage", "options")  # argparse's own
-    }
-    shown = {"objective": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "wandb": "off"}
-    shown |= {"backward_learning_rate": "learning_rate's", "backward_head_only": "False; tb: True", "kernels": "auto"}
-    defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
-    del defaults["environment"]
-    assert entries.keys() == defaults.keys()
-    order = [*settings.OBJECTIVES, "uniform", "naive", "maxent", "tlm", "pessimistic"]
-    for name, default in defaults.items():
-        entry, title = entries[name]
-        assert entry.endswith(f" ({default})"), entry
-        assert title == next(group for group, options in settings.OPTIONS.items() if name in [o.name for o in options])
-        objectives = [objective for objective, own in OWN.items() if name in own]
-        having = (objectives if len(objectives) < len(OWN) else []) + APPROACHES.get(name, [])
-        assert re.findall(r"\[(.*)\]", entry.replace("[true|false]", "")) == (
-            [", ".join(sorted(having, key=order.index))] if having else []
-        )
-    for name, alias in (("learning_rate", "lr"), ("backward_learning_rate", "blr")):
-        assert f", --{alias} " in entries[name][0]
-    assert "munchausen_dqn|dqn" in entries["objective"][0] and "uniform|naive|maxent" in entries["backward_approach"][0]
-
-
 @pytest.mark.parametrize("module", ["settings.py", "run.py"])
 def test_importing_makes_no_parser(module, monkeypatch):
     def made(*_, **__):
@@ -233,7 +198,7 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
-    assert CHANGED.keys() | STORAGE.keys() | {"output_dir"} == settings.BY_NAME.keys()
+    assert CHANGED.keys() | STORAGE.keys() | {"output_dir"} == settings.Settings.model_fields.keys()
 
 
 @each("name", list(STORAGE))

@@ -8,6 +8,7 @@ import torch
 from each import each
 
 from bitseq import plots, settings
+from bitseq.common.options import free_fields
 from bitseq.run import main
 
 SMALL = "--n 8 --k 2 --M_size 5 --mode_threshold 1 --width 16 --n_layers 1 --n_heads 2 --ff_width 16 --device cpu "
@@ -153,5 +154,5 @@ def test_storage_changes_nothing_that_is_computed(outcome, arguments):
 def test_no_option_is_forgotten():
     shown = {name for changes in EFFECTS.values() for name in changes}
     assert not shown & (STORAGE | MACHINE)
-    assert shown | STORAGE | MACHINE == set(settings.BY_NAME)
-    assert set(settings.FREE_OPTIONS) == STORAGE | MACHINE
+    assert shown | STORAGE | MACHINE == set(settings.Settings.model_fields)
+    assert set(free_fields(settings.Settings)) == STORAGE | MACHINE

@@ -41,7 +41,7 @@ def draw(tmp_path, monkeypatch):
         for step, batch in enumerate(batches, 1):
             molecules.push(list(batch), list(batch.values()), step)
         argv = [f"--{name}={value}" for name, value in options.items()]
-        config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
+        config = settings.parse(argv, seh_frag.Settings)
         (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
         with (tmp_path / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [*COMMON_COLUMNS, *columns(THRESHOLDS)])

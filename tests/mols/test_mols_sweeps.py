@@ -13,7 +13,8 @@ from each import each
 import mols
 from mols import settings
 from mols.analysis import collect
-from mols.common.run_folder import ExperimentError, flatten
+from mols.common.run_folder import flatten
+from mols.common.terminal import ExperimentError
 from mols.suite import IDENTITY, RESULTS_VERSIONS
 from mols.tasks import qm9, seh_frag
 
@@ -22,7 +23,7 @@ VARIABLES = ("SEEDS", "ENVIRONMENTS", "LEARNING_RATES", "OBJECTIVES", "APPROACHE
 OBJECTIVES = ("dqn", "db", "tb", "subtb")
 APPROACHES = ("uniform", "naive", "maxent", "tlm", "pessimistic")
 TASKS = {"seh": seh_frag, "qm9": qm9}
-OPTIONS = {task.NAME: task.OPTIONS for task in TASKS.values()}
+SETTINGS = {task.Settings.task: task.Settings for task in TASKS.values()}
 
 
 def sweep(name: str, *, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -40,12 +41,12 @@ def configs(name: str, **variables) -> list:
         program, flag, module, *argv = shlex.split(line)
         assert (program, flag) == ("python", "-m")
         task = module.removeprefix("mols.tasks.")
-        found.append(settings.parse(argv, task, OPTIONS[task]))
+        found.append(settings.parse(argv, SETTINGS[task]))
     return found
 
 
 def directory(config) -> Path:
-    return settings.run_directory(config, OPTIONS[config.environment])
+    return settings.run_directory(config, SETTINGS[config.environment])
 
 
 def cell(config) -> tuple:
@@ -67,7 +68,7 @@ def test_figures_2_and_3_are_every_cell_once_tuning_seed_first(name):
     for config in figure[:: len(figure) // 27]:
         given = ["--algo", config.algo, "--backward_approach", config.backward_approach]
         given += ["--seed", str(config.seed), "--lr", str(config.lr)]
-        shipped = settings.parse(given, task.NAME, task.OPTIONS)
+        shipped = settings.parse(given, task.Settings)
         own = {"proxy": "original", "test_set": "original"} if name == "seh" else {}
         if config.backward_approach == "pessimistic":  # as the authors ran it
             own |= {"no_sampling_model": True, "rand_pb_init": True}
@@ -101,10 +102,10 @@ def techniques(config) -> tuple:
 def test_the_appendix_has_one_technique_off_at_a_time():
     appendix = configs("appendix.sh")
     assert {(config.seed, config.environment, config.lr, config.backward_approach) for config in appendix} == {
-        (seed, task, 0.0005, "tlm") for seed in (2, 3, 4, 5) for task in OPTIONS
+        (seed, task, 0.0005, "tlm") for seed in (2, 3, 4, 5) for task in SETTINGS
     }
     everything, no_decay, no_init = (20_000.0, 0.95, False), (1e9, 0.95, False), (20_000.0, 0.95, True)
-    for task in OPTIONS:
+    for task in SETTINGS:
         runs = [
             [techniques(c) for c in appendix if (c.environment, c.algo, c.seed) == (task, name, 2)]
             for name in OBJECTIVES

@@ -19,8 +19,7 @@ from rdkit import Chem
 from rdkit.Chem.Descriptors import NumRadicalElectrons
 from rdkit.rdBase import BlockLogs
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules import qm9
 from mols.molecules.csv_files import require_writable, write_table
 from mols.rewards.gap.reward import GapReward

@@ -26,8 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules.csv_files import require_writable, write_raw
 from mols.molecules.structures import Structure, read_structures
 from mols.rewards.mxmnet.basis import N_RADIAL, N_SPHERICAL, N_SPHERICAL_RADIAL, RadialBasis, angular_part, radial_part

@@ -8,7 +8,7 @@ import torch
 from atom_graphs import Graph, reachable, to_tensors
 from each import each
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND
 from mols.environments.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, AtomVocabulary
 from mols.environments.atoms import AtomEnvironment, Graphs

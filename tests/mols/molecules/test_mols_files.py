@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
 from mols import plots
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules import csv_files, qm9
 from mols.molecules.csv_files import read_columns, require_writable, write_table
 from mols.molecules.structures import read_structures

@@ -15,7 +15,7 @@ import pytest
 from each import each
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards import downloads as files
 from mols.rewards.downloads import FILES, DataFile, find
 from mols.rewards.seh.restricted_pickle import load_arrays

@@ -8,7 +8,7 @@ import torch
 from rdkit import Chem
 
 from mols.agents.task import Task
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.qm9 import read_test_set
 from mols.molecules.structures import Structure
 from mols.rewards.gap.proxy import GapProxy

@@ -20,7 +20,8 @@ from small_runs import checkpoint, command, metrics_without_time, only_run, quic
 
 from mols import plots, settings
 from mols.agents.base import LearningAgent
-from mols.common.run_folder import ExperimentError, read_metrics
+from mols.common.run_folder import read_metrics
+from mols.common.terminal import ExperimentError
 from mols.rewards.own import OwnReward
 from mols.rewards.own_function import OwnFunction, load_function
 from mols.rewards.own_state import OwnState
@@ -244,7 +245,7 @@ def test_a_function_that_is_not_to_be_had_is_said_before_anything_is_made(
         ("--reward_changed", "--reward_changed has no effect without --reward"),
         (
             "--mode_thresholds 1",
-            "--mode_thresholds is '1': it must be three rising numbers of at most six digits, as in 0.7",
+            "--mode_thresholds is '1': input should be",
         ),
         ("--mode_thresholds 1,2,2", "three rising numbers"),
         ("--mode_thresholds 0,1,2", "three rising numbers"),
@@ -279,10 +280,10 @@ def test_mxmnets_weights_mean_nothing_to_an_own_reward(tmp_path, capsys):
     ],
 )
 def test_configuration_and_folder(line, expected, folder, task):
-    config = settings.parse(shlex.split(line), task.NAME, task.OPTIONS)
+    config = settings.parse(shlex.split(line), task.Settings)
     assert config.get("mode_thresholds") == expected
     assert ("reward" in config) == ("--reward" in line) == (config.proxy == "")
-    assert settings.run_directory(config, task.OPTIONS).parent.name == folder
+    assert settings.run_directory(config, task.Settings).parent.name == folder
     numbers = tuple(map(float, expected.split(","))) if expected else task.THRESHOLDS
     assert settings.thresholds(config, task.THRESHOLDS) == numbers
 

@@ -9,7 +9,7 @@ from rdkit import Chem
 from scipy.stats import spearmanr
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.reference_set import read_test_set
 from mols.rewards.seh.features import atom_features, featurise
 from mols.rewards.seh.proxy import WEIGHTS_FILE, load_proxy

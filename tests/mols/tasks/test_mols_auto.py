@@ -137,8 +137,8 @@ def test_a_run_that_starts_again_looks_again(machine, tmp_path):
 
 def test_a_choice_on_the_command_line_names_a_folder_of_its_own():
     for proxy in ("original", "surrogate"):
-        config = settings.parse([f"--proxy={proxy}"], seh_frag.NAME, seh_frag.OPTIONS)
-        assert settings.run_directory(config, seh_frag.OPTIONS).parent.name == f"tb-tlm-proxy={proxy}"
+        config = settings.parse([f"--proxy={proxy}"], seh_frag.Settings)
+        assert settings.run_directory(config, seh_frag.Settings).parent.name == f"tb-tlm-proxy={proxy}"
 
 
 def test_a_damaged_configuration_is_left_to_the_run_to_say(tmp_path):
@@ -165,7 +165,7 @@ def server(monkeypatch, tmp_path):
 
 def test_a_server_that_is_silent_does_not_hold_a_run_up(server, monkeypatch, capsys):
     monkeypatch.setattr(seh_frag, "DOWNLOAD_S", 0.2)
-    config = settings.parse(["--corr_every=0"], seh_frag.NAME, seh_frag.OPTIONS)
+    config = settings.parse(["--corr_every=0"], seh_frag.Settings)
     start = time.monotonic()
     seh_frag.resolve(config)
     assert time.monotonic() - start < 5 and config.proxy == "surrogate"

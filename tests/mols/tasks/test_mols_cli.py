@@ -70,8 +70,8 @@ def test_every_combination_runs_to_a_complete_folder(algo, approach, tmp_path, m
     argv = command(algo, tmp_path, "--backward_approach", approach)
     assert main(argv) == 0
     run = only_run(tmp_path)
-    config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
-    assert run == settings.run_directory(config, seh_frag.OPTIONS)
+    config = settings.parse(argv, seh_frag.Settings)
+    assert run == settings.run_directory(config, seh_frag.Settings)
     assert capsys.readouterr().out.splitlines()[-1] == str(run)
     wanted = {"config.json", "meta.json", "metrics.csv", "checkpoint.pt", "DONE"}
     wanted |= {"curves.png", "top_molecules.png", "modes.csv"}

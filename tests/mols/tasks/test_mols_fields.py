@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 import torch
@@ -15,9 +16,8 @@ from each import each, each_algo, each_approach
 
 import mols
 from mols import settings
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.tasks import seh_frag
-from mols.tasks.seh_frag import main
 
 SUITE = Path(mols.__file__).parent
 
@@ -55,7 +55,7 @@ PROMISED = shlex.split(
 
 
 def parse(*argv):
-    return settings.parse([*argv], seh_frag.NAME, seh_frag.OPTIONS)
+    return settings.parse([*argv], seh_frag.Settings)
 
 
 def parsed(*argv):
@@ -101,8 +101,8 @@ def test_an_option_goes_with_its_approaches_alone(name, approach):
 
 def test_a_default_is_what_the_same_text_would_be():
     """In a configuration's JSON, 1 is not 1.0: runs would differ for no reason."""
-    options = settings.by_name(seh_frag.OPTIONS).values()
-    assert [option.name for option in options if not isinstance(option.default, option.kind | None)] == []
+    for name, field in seh_frag.Settings.model_fields.items():
+        assert field.default is None or get_origin(field.annotation) or type(field.default) is field.annotation, name
 
 
 def test_the_backward_learning_rate_is_a_tenth_of_the_forward_one_unless_given():
@@ -113,39 +113,6 @@ def test_the_backward_learning_rate_is_a_tenth_of_the_forward_one_unless_given()
 def test_exponential_annealing_leaves_a_share_and_the_others_have_none():
     assert [parse("--ap", ap).aexp for ap in ("exp", "linear", "none")] == [0.99, 0, 0]
     assert parse("--ap", "exp", "--aexp", "0.5").aexp == 0.5
-
-
-def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    out, error = capsys.readouterr()
-    assert error == "" and "usage: python -m mols.tasks.seh_frag" in out
-    groups = dict(zip(*[iter(re.split(r"^(\w[\w ]+):\n", out, flags=re.MULTILINE)[1:])] * 2, strict=True))
-    entries = {
-        re.match(r" *--(\w+)", entry)[1]: (" ".join(entry.split()), title)
-        for title, group in groups.items()
-        for entry in re.split(r"\n(?=  -)", group.rstrip())
-        if title not in ("usage", "options")  # argparse's own
-    }
-    shown = {"algo": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "blr": "a tenth of lr"}
-    shown |= {"aexp": "with --ap exp: 0.99", "wandb": "off", "data_dir": "off"}
-    shown |= {"reward": "off", "reward_changed": False, "mode_thresholds": "off"}
-    defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
-    del defaults["environment"]
-    assert entries.keys() == defaults.keys() >= {word.removeprefix("--") for word in PROMISED}
-    options = settings.by_name(settings.OPTIONS)
-    for name, default in defaults.items():
-        entry, title = entries[name]
-        said = re.search(r"\(([^()]*)\)$", entry)[1]
-        assert said == str(default) or float(said) == default, entry
-        assert options[name].help and options[name].help in entry
-        assert title == next(group for group, members in settings.OPTIONS.items() if options[name] in members)
-        having = [objective for objective in settings.OBJECTIVES if name in OWN[objective]] + APPROACHES.get(name, [])
-        assert re.findall(r"\[(.*)\]", entry.replace("[true|false]", "")) == ([", ".join(having)] if having else [])
-    assert "tb|db|subtb|dqn|soft_dqn" in entries["algo"][0]
-    assert "uniform|naive|maxent|tlm|pessimistic" in entries["backward_approach"][0]
 
 
 MODULES = [module.name for module in pkgutil.walk_packages(mols.__path__, "mols.") if not module.ispkg]
@@ -194,7 +161,7 @@ STORAGE = {
 
 
 def directory(algo, *extra):
-    return settings.run_directory(parse("--algo", algo, *extra), seh_frag.OPTIONS)
+    return settings.run_directory(parse("--algo", algo, *extra), seh_frag.Settings)
 
 
 def argument(name, value):
@@ -222,7 +189,7 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
     """But for the share that exponential annealing leaves, and what goes with a resumed own reward."""
-    names = settings.by_name(seh_frag.OPTIONS).keys()
+    names = seh_frag.Settings.model_fields.keys()
     assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "aexp", "reward_changed"} == names
 
 
