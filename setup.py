@@ -17,6 +17,7 @@ setup(
         "numba==0.68.1",
         "numpy==1.26.4",
         "pandas==3.0.6",
+        "pooch==1.9.0",
         "pydantic==2.14.3",
         "pytest==9.2.0",
         "pytest-xdist==3.8.0",

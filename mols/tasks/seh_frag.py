@@ -16,7 +16,6 @@ from mols.tasks import run
 THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
 TEST_SET_FILE = "seh_test_set.csv"
-DOWNLOAD_S = 15.0  # in which a file has to be here for auto to choose it
 
 
 class Reward(settings.Reward):
@@ -79,9 +78,9 @@ def _at_hand(option: str, file: str, published: str, otherwise: str, config: Con
     from mols.rewards.downloads import Unavailable, find
 
     try:
-        find(file, config.data_dir or None, DOWNLOAD_S)
+        find(file, config.data_dir)
     except Unavailable as error:
-        print(f"warning: {error.reason}: this run has --{option} {otherwise}", file=sys.stderr)
+        print(f"warning: {error.what}: this run has --{option} {otherwise}", file=sys.stderr)
         return otherwise
     return published
 
@@ -108,7 +107,7 @@ def make_task(config: ConfigDict):
     if config.corr_every == 0:
         return Task(environment, molecules, reward, environment.initial_states(0), thresholds)
     if config.test_set == "original":
-        smiles = read_test_set(find(TEST_SET_FILE, config.data_dir or None))
+        smiles = read_test_set(find(TEST_SET_FILE, config.data_dir))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
     states = states_of(smiles[: config.corr_molecules or None], molecules, "max_fragments")
