@@ -121,15 +121,12 @@ class LearningAgent(ABC):
         return self.config.target_decay
 
     def update_backward_target(self) -> None:
-        """P_B's target moves after P_B's step, and the whole model's where this was the second of the two."""
+        """One step of P_B's target."""
         self.policies.move_backward_target(self.target_decay)
-        if not self.backward_first:
-            self.target.move(self.target_decay)
 
-    def update_q_target(self) -> None:
-        """The target of the whole model, which is Q's too, moves after P_F's step, or after P_B's if that is later."""
-        if self.backward_first:
-            self.target.move(self.target_decay)
+    def update_model_target(self) -> None:
+        """One step of the target of the whole model, which is Q's too."""
+        self.target.move(self.target_decay)
 
     def scored_log_pb(self, next_states: Tensor, actions: Tensor, hidden: Tensor | None = None) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says.

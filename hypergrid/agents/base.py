@@ -75,7 +75,7 @@ class SamplingAgent:
     def update_backward_target(self) -> None:
         """No target."""
 
-    def update_q_target(self) -> None:
+    def update_model_target(self) -> None:
         """No target."""
 
     def exact_distribution(self) -> np.ndarray:

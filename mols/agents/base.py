@@ -169,18 +169,14 @@ class LearningAgent(ABC):
             return LOSSES[self.approach.loss](log_pb, transitions.n_trajectories)
         return _maxent_loss(self.policies, transitions, features, log_pb)
 
-    def update_average(self) -> None:
-        """One step of the EMA model: of what samples, and of P_B's target; once in each training step."""
+    def update_backward_target(self) -> None:
+        """One step of the EMA model, which samples and is P_B's target, before P_F's update (Algorithm 1)."""
         move_towards(self.average, self.policies, self.config.target_decay)
 
-    def update_backward_target(self) -> None:
-        """After P_B's update and before P_F's (Algorithm 1): the EMA model is the target."""
-        self.update_average()
-
-    def update_q_target(self) -> None:
-        """After P_F's update: the EMA model, unless P_B's update has moved it."""
+    def update_model_target(self) -> None:
+        """One step of the EMA model, unless P_B's update has moved it."""
         if self.backward_learner is None:
-            self.update_average()
+            self.update_backward_target()
 
     def scored_log_pb(self, transitions: Transitions, features: Features) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says; 0 on stops.

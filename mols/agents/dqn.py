@@ -57,9 +57,9 @@ class QAgent(LearningAgent):
         value = policies.log_flow(features) if self.dueling else self.coefficient * total
         return value, log_policy
 
-    def update_q_target(self) -> None:
+    def update_model_target(self) -> None:
         """One step of the Q target too."""
-        super().update_q_target()
+        super().update_model_target()
         move_towards(self.q_target, self.policies, self.config.q_target_decay)
 
     def state_dict(self) -> dict[str, Any]:
