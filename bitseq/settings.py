@@ -32,7 +32,7 @@ def _full_name(objective: str) -> str:
     return "munchausen_dqn" if objective == "dqn" else objective
 
 
-class Experiment(Group):
+class ExperimentSettings(Group):
     """Experiment"""
 
     objective: Annotated[Literal[*OBJECTIVES, "dqn"], AfterValidator(_full_name)] = option(
@@ -51,7 +51,7 @@ class Experiment(Group):
     batch_size: int = option(16, "trajectories per step", ge=1, le=1e5)
 
 
-class Strings(Group):
+class StringSettings(Group):
     """Strings"""
 
     n: int = option(120, "bits of a string, a multiple of k and of 8", ge=1, le=1e5, named=False)
@@ -61,7 +61,7 @@ class Strings(Group):
     reward_exponent: float = option(2.0, "log R = - this * distance to the nearest mode", gt=0)
 
 
-class Policies(Group):
+class PolicySettings(Group):
     """Policies"""
 
     width: int = option(64, "features of a token", ge=1, le=1e4)
@@ -72,7 +72,7 @@ class Policies(Group):
     rand_action_prob: float = option(0.001, "share of uniformly random actions in training", ge=0, le=1)
 
 
-class Learning(Group):
+class LearningSettings(Group):
     """Learning"""
 
     learning_rate: float = option(
@@ -83,7 +83,7 @@ class Learning(Group):
     subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=("subtb",))
 
 
-class Backward(Group):
+class BackwardSettings(Group):
     """Backward policy"""
 
     backward_learning_rate: float = option(
@@ -121,7 +121,7 @@ class DQNSettings(Group):
     update_target_every: int = option(5, "steps between copies into the targets", ge=1, objectives=DQN)
 
 
-class Evaluation(Group):
+class EvaluationSettings(Group):
     """Evaluation"""
 
     validate_every: int = option(100, "steps between rows of metrics.csv", ge=1)
@@ -133,7 +133,7 @@ class Evaluation(Group):
     exact_every: int = option(1_000, "steps between exact distances, on small sizes; 0: never", ge=0)
 
 
-class Machine(Group):
+class MachineSettings(Group):
     """Run"""
 
     device: Literal["cpu", "cuda"] = option(None, "where it runs", shown="cuda, else cpu", free=True)
@@ -151,7 +151,16 @@ class Machine(Group):
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 
-class Settings(Experiment, Strings, Policies, Learning, Backward, DQNSettings, Evaluation, Machine):
+class Settings(
+    ExperimentSettings,
+    StringSettings,
+    PolicySettings,
+    LearningSettings,
+    BackwardSettings,
+    DQNSettings,
+    EvaluationSettings,
+    MachineSettings,
+):
     """A run of bit strings."""
 
 
@@ -229,7 +238,7 @@ def run_directory(config: ConfigDict) -> Path:
     standard = _resolve(options.applicable(Settings(), config.objective) | {"objective": config.objective})
     standard["backward_learning_rate"] = config.learning_rate
     differing = options.differing(Settings, config, standard)
-    strings = [differing.pop(name) for name in Strings.model_fields if name in differing]
+    strings = [differing.pop(name) for name in StringSettings.model_fields if name in differing]
     environment = options.folder_name([config.environment, *strings])
     folder = options.folder_name([config.objective, config.backward_approach, *differing.values()])
     return Path(config.output_dir) / "bitseq" / environment / folder / f"seed={config.seed}"

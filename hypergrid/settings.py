@@ -28,7 +28,7 @@ REWARDS = {"standard": (1e-3, 0.5, 2.0), "hard": (1e-4, 1.0, 3.0)}  # R0, R1, R2
 MAX_STATES = 20_000_000  # the true distribution is held in memory
 
 
-class General(Group):
+class GeneralSettings(Group):
     """General: of every run"""
 
     seed: int = option(1, "splits into streams for initialisation, sampling, replay, evaluation", ge=1, named=False)
@@ -53,7 +53,7 @@ class General(Group):
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 
-class Environment(Group):
+class EnvironmentSettings(Group):
     """Environment: a grid of height^ndim states"""
 
     name: str = option("standard", "of the reward: standard, hard or your own", pattern=r"^\w+$", named=False)
@@ -64,7 +64,7 @@ class Environment(Group):
     R2: float = option(2.0, "added at the modes; hard: 3", ge=0)
 
 
-class Algorithm(Group):
+class AlgorithmSettings(Group):
     """Algorithm: what trains P_F and P_B"""
 
     name: Literal[*LEARNING, *REFERENCES] = option("munchausen_dqn", "loss of P_F, or a reference", named=False)
@@ -95,14 +95,14 @@ class Algorithm(Group):
     m_l0: float = option(-100.0, "floor of the scaled log policy, nats", lt=0, objectives=["munchausen_dqn"])
 
 
-SECTIONS: dict[str, type[Group]] = {"general": General, "env": Environment, "algo": Algorithm}
+SECTIONS: dict[str, type[Group]] = {"general": GeneralSettings, "env": EnvironmentSettings, "algo": AlgorithmSettings}
 EXAMPLES = {"general": "general.py:3", "env": "hypergrid.py:standard", "algo": "algo.py:munchausen_dqn"}
-FREE_FIELDS = options.free_fields(General)
+FREE_FIELDS = options.free_fields(GeneralSettings)
 
 
 def general(seed: int) -> ConfigDict:
     """The paper's general settings."""
-    return ConfigDict(General().model_dump() | {"seed": seed})
+    return ConfigDict(GeneralSettings().model_dump() | {"seed": seed})
 
 
 def environment(name: str) -> ConfigDict:
@@ -114,7 +114,7 @@ def environment(name: str) -> ConfigDict:
     if name not in REWARDS:
         raise ValueError(f"there is no environment {name!r}: it must be one of {', '.join(REWARDS)}")
     levels = dict(zip(("R0", "R1", "R2"), REWARDS[name], strict=True))
-    return ConfigDict(Environment().model_dump() | {"name": name} | levels)
+    return ConfigDict(EnvironmentSettings().model_dump() | {"name": name} | levels)
 
 
 def algorithm(name: str) -> ConfigDict:
@@ -127,7 +127,7 @@ def algorithm(name: str) -> ConfigDict:
         return ConfigDict({"name": name})
     if name not in LEARNING:
         raise ValueError(f"there is no algorithm {name!r}: it must be one of {', '.join(LEARNING + REFERENCES)}")
-    return ConfigDict(options.applicable(Algorithm(), name) | {"name": name})
+    return ConfigDict(options.applicable(AlgorithmSettings(), name) | {"name": name})
 
 
 def parse(argv: list[str]) -> ConfigDict:
@@ -163,7 +163,7 @@ def check_section(section: str, values: dict[str, Any]) -> ConfigDict:
         checked = model.model_validate(values, strict=True)
     except ValidationError as error:
         raise ExperimentError(options.sentence(error, f"{section}.")) from error
-    fields = algorithm(checked.name) if model is Algorithm else model.model_fields
+    fields = algorithm(checked.name) if section == "algo" else model.model_fields
     if missing := fields.keys() - values.keys():
         raise ExperimentError(f"{section}.{min(missing)} is missing from its configuration file: add it")
     if useless := values.keys() - fields.keys():

@@ -58,7 +58,7 @@ def _checked_thresholds(text: str) -> str:
     return text
 
 
-class Experiment(Group):
+class ExperimentSettings(Group):
     """Experiment"""
 
     algo: Literal[*OBJECTIVES] = option("tb", "loss of P_F; dqn is MunchausenDQN", named=False)
@@ -75,7 +75,7 @@ class Experiment(Group):
     batch_size: int = option(256, "trajectories per step", ge=1, le=1e5)
 
 
-class Reward(Group):
+class RewardSettings(Group):
     """Reward"""
 
     temp: float = option(10.0, "reward exponent: log R = this * log r", ge=1e-6, le=1e3)
@@ -89,7 +89,7 @@ class Reward(Group):
     )
 
 
-class Molecules(Group):
+class MoleculeSettings(Group):
     """Molecules"""
 
     rp: float = option(0.05, "share of uniformly random actions in training, at first", ge=0, le=1)
@@ -99,7 +99,7 @@ class Molecules(Group):
     aexp: float = option(None, "that share, left at the last step", shown=f"with --ap exp: {AEXP}", gt=0, le=1)
 
 
-class Policies(Group):
+class PolicySettings(Group):
     """Policies"""
 
     width: int = option(128, "features of a node", ge=1, le=1e4)
@@ -107,7 +107,7 @@ class Policies(Group):
     n_heads: int = option(2, "attention heads, each as wide as a node", ge=1, le=1e3)
 
 
-class Learning(Group):
+class LearningSettings(Group):
     """Learning"""
 
     lr: float = option(5e-4, "Adam of P_F, and of naive's P_B", gt=0, paper="2.5e-4, 5e-4, 1e-3")
@@ -123,7 +123,7 @@ class Learning(Group):
     subtb_lambda: float = option(1.0, "weight per transition of a sub-trajectory's length", gt=0, objectives=("subtb",))
 
 
-class Backward(Group):
+class BackwardSettings(Group):
     """Backward policy"""
 
     blr: float = option(None, "Adam of P_B's own loss", shown="a tenth of lr", gt=0, approaches=OWN_LOSS)
@@ -141,7 +141,7 @@ class DQNSettings(Group):
     q_target_decay: float = option(0.9, "weight of the old parameters in the target of Q", ge=0, lt=1, objectives=DQN)
 
 
-class Evaluation(Group):
+class EvaluationSettings(Group):
     """Evaluation"""
 
     validate_every: int = option(100, "steps between rows of metrics.csv", ge=1)
@@ -150,7 +150,7 @@ class Evaluation(Group):
     corr_molecules: int = option(0, "molecules of the test set, from its beginning; 0: all", ge=0)
 
 
-class Machine(Group):
+class MachineSettings(Group):
     """Run"""
 
     device: Literal["cpu", "cuda"] = option(None, "where the policies run", shown="cuda, else cpu", free=True)
@@ -220,7 +220,7 @@ def _resolve_reward(values: dict[str, Any]) -> None:
 def _check_combinations(config: ConfigDict) -> None:
     if config.algo == "soft_dqn" and config.m_alpha != 0:
         raise ExperimentError(f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --algo dqn for another")
-    approach, decay = config.backward_approach, Learning.model_fields["target_decay"].default
+    approach, decay = config.backward_approach, LearningSettings.model_fields["target_decay"].default
     if config.no_sampling_model and approach not in AVERAGED and config.target_decay != decay:
         raise ExperimentError(
             f"--target_decay has no effect with --no_sampling_model and --backward_approach {approach}: leave it out"

@@ -16,35 +16,35 @@ from mols.tasks import run
 THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
 
 
-class Experiment(settings.Experiment):
+class ExperimentSettings(settings.ExperimentSettings):
     """Experiment"""
 
     batch_size: int = option(128, "trajectories per step", ge=1, le=1e5)
 
 
-class Reward(settings.Reward):
+class RewardSettings(settings.RewardSettings):
     """Reward"""
 
     proxy: Literal["embedded", "mxmnet"] = option("embedded", "gaps by this package's network, or MXMNet")
     proxy_weights: str = option("", "file of MXMNet's weights; needed with --proxy mxmnet", named=False)
 
 
-class Molecules(settings.Molecules):
+class MoleculeSettings(settings.MoleculeSettings):
     """Molecules"""
 
     max_atoms: int = option(8, "atoms of a molecule, without hydrogen", ge=1, le=settings.MAX_ATOMS)
 
 
 class Settings(
-    Experiment,
-    Reward,
-    Molecules,
-    settings.Policies,
-    settings.Learning,
-    settings.Backward,
+    ExperimentSettings,
+    RewardSettings,
+    MoleculeSettings,
+    settings.PolicySettings,
+    settings.LearningSettings,
+    settings.BackwardSettings,
     settings.DQNSettings,
-    settings.Evaluation,
-    settings.Machine,
+    settings.EvaluationSettings,
+    settings.MachineSettings,
 ):
     """A run of the task."""
 

@@ -18,7 +18,7 @@ N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the p
 TEST_SET_FILE = "seh_test_set.csv"
 
 
-class Reward(settings.Reward):
+class RewardSettings(settings.RewardSettings):
     """Reward"""
 
     proxy: Literal[AUTO, "original", "surrogate"] = option(
@@ -27,13 +27,13 @@ class Reward(settings.Reward):
     data_dir: str = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
 
 
-class Molecules(settings.Molecules):
+class MoleculeSettings(settings.MoleculeSettings):
     """Molecules"""
 
     max_fragments: int = option(8, "fragments of a molecule", ge=1, le=settings.MAX_FRAGMENTS)
 
 
-class Evaluation(settings.Evaluation):
+class EvaluationSettings(settings.EvaluationSettings):
     """Evaluation"""
 
     test_set: Literal[AUTO, "original", "generated"] = option(
@@ -42,15 +42,15 @@ class Evaluation(settings.Evaluation):
 
 
 class Settings(
-    settings.Experiment,
-    Reward,
-    Molecules,
-    settings.Policies,
-    settings.Learning,
-    settings.Backward,
+    settings.ExperimentSettings,
+    RewardSettings,
+    MoleculeSettings,
+    settings.PolicySettings,
+    settings.LearningSettings,
+    settings.BackwardSettings,
     settings.DQNSettings,
-    Evaluation,
-    settings.Machine,
+    EvaluationSettings,
+    settings.MachineSettings,
 ):
     """A run of the task."""
 
@@ -94,7 +94,7 @@ def make_task(config: ConfigDict):
     from mols.agents.task import Task, states_of
     from mols.environments.fragments import FragmentEnvironment
     from mols.molecules.fragments import FragmentMolecules
-    from mols.molecules.reference_set import generated_test_set, read_test_set
+    from mols.molecules.reference_set import generated_test_set, read_seh_test_set
     from mols.rewards.downloads import find
 
     resolve(config)
@@ -107,7 +107,7 @@ def make_task(config: ConfigDict):
     if config.corr_every == 0:
         return Task(environment, molecules, reward, environment.initial_states(0), thresholds)
     if config.test_set == "original":
-        smiles = read_test_set(find(TEST_SET_FILE, config.data_dir))
+        smiles = read_seh_test_set(find(TEST_SET_FILE, config.data_dir))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
     states = states_of(smiles[: config.corr_molecules or None], molecules, "max_fragments")

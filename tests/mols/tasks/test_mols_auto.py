@@ -25,7 +25,9 @@ def machine(tmp_path, monkeypatch):
     without_pictures(monkeypatch)
     monkeypatch.delenv("GFLOWNET_TLM_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("mols.molecules.reference_set.read_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"])
+    monkeypatch.setattr(
+        "mols.molecules.reference_set.read_seh_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"]
+    )
     state = {"here": [], "asked": []}
 
     def look(name, data_dir=None):
