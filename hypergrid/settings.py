@@ -24,8 +24,9 @@ from hypergrid.common.terminal import ExperimentError
 LEARNING = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 DQN = LEARNING[3:]
 REFERENCES = ("perfect", "uniform")  # draws from R/Z, the floor; a uniform P_F: they learn nothing
+MAX_ENUMERATED = 20_000_000  # states whose tables are held in memory
 REWARDS = {"standard": (1e-3, 0.5, 2.0), "hard": (1e-4, 1.0, 3.0)}  # R0, R1, R2
-MAX_STATES = 20_000_000  # the true distribution is held in memory
+MAX_STATES = 2**62  # a state has a number of 64 bits
 
 
 class GeneralSettings(Group):
@@ -175,9 +176,11 @@ def check_section(section: str, values: dict[str, Any]) -> ConfigDict:
 def _check_combinations(config: ConfigDict) -> None:
     if config.env.ndim * math.log(config.env.height) > math.log(MAX_STATES):
         raise ExperimentError(
-            f"a grid of {config.env.height}^{config.env.ndim} states is too large to evaluate: "
-            f"lower env.ndim or env.height to at most {MAX_STATES:,} states"
+            f"a grid of {config.env.height}^{config.env.ndim} states is too large to number them: "
+            "lower env.ndim or env.height to at most 2^62 states"
         )
+    if config.algo.name == "perfect" and config.env.height**config.env.ndim > MAX_ENUMERATED:
+        raise ExperimentError(f"perfect draws from a list of all states: take a grid of at most {MAX_ENUMERATED:,}")
     if config.general.device == "cuda":
         import torch  # seconds to import: not before it is needed
 
