@@ -52,7 +52,7 @@ def differing_copies(root: Path, suites: list[str]) -> list[str]:
     first, *others = suites
     return [
         f"rm -r {suite}/{name}; cp -r {first}/{name} {suite}/{name}"
-        for name in (*FOLDERS, "sweeps/common.sh")
+        for name in FOLDERS
         for suite in others
         if content(suite, name) != content(first, name)
     ]
