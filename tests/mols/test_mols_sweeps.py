@@ -7,7 +7,7 @@ from each import each
 from sweeps import config_of, configs, lines, run_tiny
 
 from mols.analysis import collect
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.suite import IDENTITY
 
 APPENDIX, TASKS = "mols/sweeps/appendix.sh", {"seh": "seh_frag", "qm9": "qm9"}
