@@ -1,5 +1,7 @@
 """What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
 
+from typing import Any
+
 from bitseq.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, last, mean_over_training
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
@@ -15,6 +17,8 @@ IDENTITY = {
     "learning_rate": "learning_rate",
     "seed": "seed",
 }
+# Fields whose product is a run's length in trajectories.
+LENGTH = ("num_iterations", "batch_size")
 BACKWARD_LEARNING_RATE = "backward_learning_rate"
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
@@ -77,3 +81,16 @@ PUBLISHED = Published(
     averaged=("mean_log_reward",),
     window=100,
 )
+
+
+def configuration(words: list[str]) -> dict[str, Any] | None:
+    """The configuration of ``python bitseq/run.py ...``; None of any other command.
+
+    Raises:
+        ExperimentError: the arguments are wrong.
+    """
+    if words[:2] != ["python", "bitseq/run.py"]:
+        return None
+    from bitseq import settings  # what only reads numbers does not need it
+
+    return settings.parse(words[2:]).to_dict()

@@ -1,5 +1,7 @@
 """What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
 
+from typing import Any
+
 from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
@@ -15,6 +17,8 @@ IDENTITY = {
     "learning_rate": "algo.learning_rate",
     "seed": "general.seed",
 }
+# Fields whose product is a run's length in trajectories.
+LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
@@ -65,3 +69,16 @@ SHOWN = {
 }
 
 PUBLISHED = Published("trajectories", {"l1_dist": "l1_dist"}, (8_000, 16_000, 24_000, 32_000, 80_000))
+
+
+def configuration(words: list[str]) -> dict[str, Any] | None:
+    """The configuration of ``python hypergrid/run_hypergrid_exp.py ...``; None of any other command.
+
+    Raises:
+        ExperimentError: the arguments are wrong.
+    """
+    if words[:2] != ["python", "hypergrid/run_hypergrid_exp.py"]:
+        return None
+    from hypergrid import settings  # what only reads numbers does not need it
+
+    return settings.parse(words[1:]).to_dict()

@@ -46,13 +46,13 @@ def differing_copies(root: Path, suites: list[str]) -> list[str]:
 
     def content(suite: str, name: str) -> dict[str, bytes]:
         place = root / suite / name
-        files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+        files = [path for path in place.rglob("*") if path.is_file()]
         return {str(f.relative_to(place)): f.read_bytes() for f in files if "__pycache__" not in f.parts}
 
     first, *others = suites
     return [
         f"rm -r {suite}/{name}; cp -r {first}/{name} {suite}/{name}"
-        for name in (*FOLDERS, "sweeps/common.sh")
+        for name in FOLDERS
         for suite in others
         if content(suite, name) != content(first, name)
     ]

@@ -38,6 +38,7 @@ from .merging import (
     packed_configs,
     read_collected,
     read_configs,
+    sidecar_of,
 )
 
 MAX_POINTS = 200
@@ -74,6 +75,12 @@ def _suite_of(run: Path) -> str | None:
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
     return {name: config.get(key) for name, key in IDENTITY.items()}
+
+
+def run_columns(config: dict[str, Any], suite: str, varying: list[str]) -> dict[str, str]:
+    """What stands before the step in the rows of a run: suite, identity and the fields that vary."""
+    named = {"suite": suite, **identity(config), **{field: config.get(field) for field in varying}}
+    return {name: "" if value is None else str(value) for name, value in named.items()}
 
 
 def require_comparable(configs: list[dict[str, Any]], varying: list[str]) -> None:
@@ -141,9 +148,7 @@ def thinned_rows(
     for rich in np.flatnonzero(filled > np.median(filled)):
         if rich not in kept:
             kept[np.abs(kept[:-1] - rich).argmin()] = rich
-    named = {"suite": suite, **identity(config), **{field: config.get(field) for field in varying}}
-    common = {name: "" if value is None else str(value) for name, value in named.items()}
-    return [common | rows[i] | origin for i in np.unique(kept)]
+    return [run_columns(config, suite, varying) | rows[i] | origin for i in np.unique(kept)]
 
 
 def read_runs(
@@ -204,10 +209,10 @@ def collect(
         ExperimentError: nothing to collect, runs that do not belong together, or a CSV that would lose runs.
     """
     runs = find_runs(paths, suite, unfinished)
-    old, sidecar = read_collected(out), out.with_suffix(".configs.json")
+    old = read_collected(out)
     known: list[dict[str, Any]] = []
     if append and old:
-        known, varying = read_configs(sidecar, varying, out)
+        known, varying = read_configs(out, varying)
     configs, rows = read_runs(runs, suite, varying, known)
     require_one_version([*(old if append else []), *rows])
     if append:
@@ -219,7 +224,7 @@ def collect(
         )
     names = list(dict.fromkeys(name for row in rows for name in row if name not in PROVENANCE))
     make_folder(out.parent)
-    with written(sidecar) as packed, written(out) as file:
+    with written(sidecar_of(out)) as packed, written(out) as file:
         packed.write(json.dumps({"varying": varying, **packed_configs(configs)}, indent=1) + "\n")
         writer = csv.DictWriter(file, [*names, *PROVENANCE], restval="", lineterminator="\n")
         writer.writeheader()

@@ -48,16 +48,16 @@ def by_run(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, s
     runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         names = list(row)
-        runs.setdefault(tuple(_plain(row[name]) for name in names[: names.index("step")]), []).append(row)
+        runs.setdefault(tuple(plain(row[name]) for name in names[: names.index("step")]), []).append(row)
     return runs
 
 
 def _numbers(row: dict[str, str]) -> dict[str, str]:
     skipped = ("wall_s", "git_hash", STRETCHES)
-    return {name: _plain(value) for name, value in row.items() if value != "" and name not in skipped}
+    return {name: plain(value) for name, value in row.items() if value != "" and name not in skipped}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A number as Python writes it: a spreadsheet may have made 1E-03 of 0.001."""
     try:
         return repr(float(text)).removesuffix(".0")
@@ -78,8 +78,8 @@ def read_collected(out: Path) -> list[dict[str, str]]:
     """
     if not out.exists():
         return []
-    names, rows = read_rows(out)
-    if not {"suite", *IDENTITY, "step", *PROVENANCE} <= set(names):
+    names, rows = read_rows(out, lambda names: ("step", "trajectories"))
+    if not {"suite", *IDENTITY, "step", "trajectories", *PROVENANCE} <= set(names):
         raise ExperimentError(f"{out} is no collected CSV: name another --out")
     return rows
 
@@ -93,18 +93,23 @@ def packed_configs(configs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"common": common, "runs": [c for i, c in enumerate(rest) if c not in rest[:i]]}
 
 
-def read_configs(sidecar: Path, varying: list[str], out: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def sidecar_of(out: Path) -> Path:
+    """Where the configurations of the runs of a CSV stand."""
+    return out.with_suffix(".configs.json")
+
+
+def read_configs(out: Path, varying: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The configurations of the runs of ``out``, and the fields that vary in it.
 
     Raises:
         ExperimentError: they are not there, or ``varying`` names other fields.
     """
     try:
-        packed = json.loads(sidecar.read_text(encoding="utf-8"))
+        packed = json.loads(sidecar_of(out).read_text(encoding="utf-8"))
         configs, before = [packed["common"] | rest for rest in packed["runs"]], packed["varying"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExperimentError(
-            f"{sidecar}, which --append needs, is not there or damaged: name another --out"
+            f"{sidecar_of(out)}, which this needs, is not there or damaged: name another CSV, or collect it anew"
         ) from error
     if varying and set(varying) != set(before):
         raise ExperimentError(f"{out} was collected with --varying {' '.join(before)}: name the same fields, or none")
