@@ -105,6 +105,9 @@ class PolicySettings(Group):
     width: int = option(128, "features of a node", ge=1, le=1e4)
     n_layers: int = option(8, "graph transformer layers", ge=1, le=1e3)
     n_heads: int = option(2, "attention heads, each as wide as a node", ge=1, le=1e3)
+    precision: Literal["float32", "bfloat16"] = option(
+        "float32", "in which their layers multiply matrices; bfloat16 is faster on CPUs and GPUs that have it"
+    )
 
 
 class LearningSettings(Group):

@@ -100,6 +100,7 @@ class LearningAgent(ABC):
                 uniform_initialisation=not self.config.rand_pb_init,
                 has_log_z=self.has_log_z,
                 kernels=self.config.kernels,
+                precision=self.config.precision,
             ).to(self.environment.device)
 
     def _make_forward_learner(self) -> Learner:

@@ -31,6 +31,7 @@ TRAINING = {
     "width": ("tb", "", "--width 8"),
     "n_layers": ("tb", "", "--n_layers 2"),
     "n_heads": ("tb", "", "--n_heads 2"),
+    "precision": ("tb", "", "--precision bfloat16"),
     "algo": ("tb", "", "--algo db"),
     "backward_approach": ("tb", "", "--backward_approach pessimistic"),
     "lr": ("tb", "", "--lr 0.001 --blr 5e-5"),

@@ -26,6 +26,7 @@ EVERYWHERE = {
     "environment": "seh_frag", "backward_approach": "tlm", "seed": 1, "n": 20_000, "batch_size": 256,
     "temp": 10.0, "proxy": "auto", "data_dir": "", "workers": 0,
     "max_fragments": 8, "rp": 0.05, "ap": "linear", "aexp": 0.0, "width": 128, "n_layers": 8, "n_heads": 2,
+    "precision": "float32",
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
     "no_sampling_model": False, "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
     "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
@@ -147,6 +148,7 @@ def test_help_and_refusals_do_not_wait_for_pictures_and_molecules():
 CHANGED = {  # of dqn unless it has none
     "algo": "soft_dqn", "backward_approach": "uniform", "seed": "7", "n": "200", "batch_size": "8",
     "temp": "8.5", "max_fragments": "5", "rp": "0.01", "ap": "none", "width": "32", "n_layers": "2", "n_heads": "4",
+    "precision": "bfloat16",
     "lr": "1e-05", "lrd": "500.0", "weight_decay": "0.0", "gradient_clipping": "1.0", "target_decay": "0.5",
     "no_sampling_model": "True", "q_target_decay": "0.5",
     "blr": "0.0005", "blrd": "500.0", "rand_pb_init": "True", "m_alpha": "0.25", "m_l0": "-30.0", "leaf_coeff": "2.0",
