@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from bitseq.common import options
 from bitseq.common.backward_loss import APPROACHES, LOSSES
-from bitseq.common.options import Group, option
+from bitseq.common.options import Folder, Group, Text, option
 from bitseq.common.run_folder import IF_EXISTS
 from bitseq.common.terminal import ExperimentError
 from bitseq.environment import BLOCK_LENGTH, BLOCKS
@@ -144,10 +144,10 @@ class MachineSettings(Group):
         "where the heads divide 64",
         free=True,
     )
-    output_dir: str = option("runs", "relative to the current folder", min_length=1, free=True)
+    output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
     checkpoint_every: int = option(500, "steps between checkpoints", ge=1, free=True)
-    wandb: str = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
+    wandb: Text = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 

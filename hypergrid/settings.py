@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from hypergrid.common import options
 from hypergrid.common.backward_loss import APPROACHES
-from hypergrid.common.options import Group, option
+from hypergrid.common.options import Folder, Group, Text, option
 from hypergrid.common.run_folder import IF_EXISTS
 from hypergrid.common.terminal import ExperimentError
 
@@ -48,9 +48,9 @@ class GeneralSettings(Group):
         5_000, "iterations between exact distances, on grids of up to a million states; 0: never", ge=0
     )
     checkpoint_interval: int = option(1_000, "iterations", ge=1, free=True)
-    output_dir: str = option("runs", "relative to the current folder", min_length=1, free=True)
+    output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
-    wandb_project: str = option("", "WANDB_MODE=offline works without a network", free=True)
+    wandb_project: Text = option("", "WANDB_MODE=offline works without a network", free=True)
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 

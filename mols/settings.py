@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from mols.common import options
 from mols.common.backward_loss import APPROACHES
-from mols.common.options import Group, option
+from mols.common.options import Folder, Group, Text, option
 from mols.common.run_folder import IF_EXISTS
 from mols.common.terminal import ExperimentError
 
@@ -80,7 +80,7 @@ class RewardSettings(Group):
 
     temp: float = option(10.0, "reward exponent: log R = this * log r", ge=1e-6, le=1e3)
     workers: int = option(0, "processes that prepare molecules for it; 0: none besides this one", ge=0, free=True)
-    reward: str = option("", "instead of a proxy a function of your own, package.module:function, or the built-in qed")
+    reward: Text = option("", "instead of a proxy a function of your own, package.module:function, or the built-in qed")
     reward_changed: bool = option(False, "resume although the source of this function has changed", free=True)
     mode_thresholds: Annotated[str, AfterValidator(_checked_thresholds)] = option(
         "",
@@ -163,10 +163,10 @@ class MachineSettings(Group):
         "layers of the policies by torch-geometric, or compiled, on a CPU; auto: compiled there, else torch",
         free=True,
     )
-    output_dir: str = option("runs", "relative to the current folder", min_length=1, free=True)
+    output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
     checkpoint_every: int = option(100, "steps between checkpoints", ge=1, free=True)
-    wandb: str = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
+    wandb: Text = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 

@@ -9,13 +9,29 @@ import argparse
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from .terminal import ExperimentError
 
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "input should be text")
+    return value
+
+
+def _folder(value: Any) -> str:
+    if not _text(value):
+        raise PydanticCustomError("folder", "input should be a folder's name")
+    return value
+
+
+# Unlike pydantic's own, these take the odd bytes that a file's name may have.
+Text, Folder = Annotated[str, PlainValidator(_text)], Annotated[str, PlainValidator(_folder)]
 MAX_NAME = 200  # bytes of a folder's name; file systems take 255
 
 

@@ -97,7 +97,7 @@ def _array(value: Any, kinds: str, row: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _problem(structure: Structure, elements: Sequence[int]) -> str | None:
-    """What is wrong with a structure whose arrays came from a file, and the mend; None: nothing."""
+    """What is wrong with a structure whose arrays came from a file, and how to fix it; None: nothing."""
     numbers, positions, bonds = structure
     if numbers is None or not len(numbers):
         return "its atomic_numbers are no list of whole numbers: give one for each atom"

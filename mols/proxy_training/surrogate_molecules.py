@@ -47,7 +47,7 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
         data_dir: folder of the network's weights; empty: as for runs.
 
     Raises:
-        ExperimentError: the weights are not to be had, or a part of the folder is damaged.
+        ExperimentError: the weights cannot be found, or a part of the folder is damaged.
     """
     runs = [(f"run_{number}", score_run, exponent) for number, exponent in enumerate(EXPONENTS, 1)]
     found: dict[str, float] = {}

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.common.options import option
+from mols.common.options import Text, option
 from mols.tasks import run
 
 THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
@@ -26,7 +26,7 @@ class RewardSettings(settings.RewardSettings):
     """Reward"""
 
     proxy: Literal["embedded", "mxmnet"] = option("embedded", "gaps by this package's network, or MXMNet")
-    proxy_weights: str = option("", "file of MXMNet's weights; needed with --proxy mxmnet", named=False)
+    proxy_weights: Text = option("", "file of MXMNet's weights; needed with --proxy mxmnet", named=False)
 
 
 class MoleculeSettings(settings.MoleculeSettings):

@@ -46,7 +46,7 @@ def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> Non
         resolve: as above.
 
     Raises:
-        ExperimentError: a file or an own reward is not to be had, or the reward's source has changed.
+        ExperimentError: a file or an own reward cannot be found, or the reward's source has changed.
     """
     recorded = {} if config.if_exists == "overwrite" else recorded_config(directory)
     for name in ("proxy", "test_set"):

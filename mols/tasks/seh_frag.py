@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.common.options import option
+from mols.common.options import Text, option
 from mols.settings import AUTO
 from mols.tasks import run
 
@@ -24,7 +24,7 @@ class RewardSettings(settings.RewardSettings):
     proxy: Literal[AUTO, "original", "surrogate"] = option(
         AUTO, "network that r comes from: the published one, this package's own, or the first of them at hand"
     )
-    data_dir: str = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
+    data_dir: Text = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
 
 
 class MoleculeSettings(settings.MoleculeSettings):
@@ -89,7 +89,7 @@ def make_task(config: ConfigDict):
     """The task of a checked configuration.
 
     Raises:
-        ExperimentError: a file is missing or not the right one, or an own reward is not to be had.
+        ExperimentError: a file is missing or not the right one, or an own reward is missing.
     """
     from mols.agents.task import Task, states_of
     from mols.environments.fragments import FragmentEnvironment

@@ -67,7 +67,7 @@ BAD = [
     ("--mode_threshold -1", "input should be"),
     ("--width 0", "input should be"),
     ("--k 0", "input should be"),
-    ("--output_dir=", "should have at least 1 character"),
+    ("--output_dir=", "input should be a folder's name"),
     ("--objective dqn --num_iterations 50", "--start_learning is 50: lower it, or nothing is learned in 50 iterations"),
     ("--objective dqn --m_alpha 1", "input should be"),
     ("--objective dqn --m_l0 0", "input should be"),

@@ -81,4 +81,4 @@ def test_another_replay_rule_names_the_objectives_that_it_changes(copy):
     root = copy([("agents/dqn.py", "batch.actions.cpu().numpy(), priorities)", "batch.actions.cpu().numpy(), 1.0)")])
     said = answer(root, sys.executable, "-c", PROGRAM)
     assert [line.split(",")[1].strip() for line in said.splitlines()] == ["soft_dqn", "munchausen_dqn"]
-    assert "raise the results version of soft_dqn in hypergrid/suite.py, or mend the change" in said
+    assert "raise the results version of soft_dqn in hypergrid/suite.py, or correct the change" in said

@@ -27,7 +27,7 @@ def reachable(max_fragments: int) -> Enumeration:
 
 
 class RandomReward:
-    """r between 0.7 and 1.1 by chance, one for each tree, however its slots are named; stands in for the network."""
+    """r between 0.7 and 1.1 by chance, one for each tree, however its slots are named; for the network."""
 
     def __init__(self, environment: FragmentEnvironment) -> None:
         rng, n_kinds, n_ends = np.random.default_rng(7), environment.n_fragments + 1, environment.n_points + 2

@@ -36,7 +36,7 @@ OF_PESSIMISTIC = {"no_sampling_model": True, "target_decay": 0.95}
 
 
 class NumberedReward:
-    """Stands in for a task's reward and its molecules: r from 0.5 on of the numbers that a state is made of."""
+    """In place of a task's reward and its molecules: r from 0.5 on of the numbers that a state is made of."""
 
     def __call__(self, states, *, training: bool) -> Scores:
         numbers = torch.cat([tensor.flatten(1) for tensor in states], 1)

@@ -135,7 +135,7 @@ def load_proxy(data_dir: str | Path | None = None) -> SehProxy:
         data_dir: the folder of its weights; None: wherever they are found, see ``mols.rewards.downloads``.
 
     Raises:
-        ExperimentError: the weights are not to be had.
+        ExperimentError: the weights are missing.
     """
     return SehProxy.load(find(WEIGHTS_FILE, data_dir))
 

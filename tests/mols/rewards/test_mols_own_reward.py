@@ -124,7 +124,7 @@ def leave():
 
 
 WRONG = {
-    "raises": (boom, "raises ValueError: no nitrogen, for N: mend the function"),
+    "raises": (boom, "raises ValueError: no nitrogen, for N: correct the function"),
     "drops": (lambda smiles: [1.0 for text in smiles if text != "N"], "one reward for each of 1, for N:"),
     "too few together": (lambda smiles: [1.0], "one reward for each of 3, for CCO:"),
     "NaN": (lambda smiles: [math.nan if text == "N" else 1.0 for text in smiles], "returns NaN, for N:"),
@@ -144,7 +144,7 @@ WRONG = {
     "a large integer": (lambda smiles: [10**400 if s == "N" else 1 for s in smiles], "that is not finite, for N:"),
     "a small integer": (lambda smiles: [-(10**400) if s == "N" else 1 for s in smiles], "a negative reward, for N:"),
     "NaN of Decimal": (lambda smiles: [Decimal("NaN" if s == "N" else 1) for s in smiles], "returns NaN, for N:"),
-    "an exit": (lambda smiles: sys.exit(), "raises SystemExit, for CCO: mend the function"),
+    "an exit": (lambda smiles: sys.exit(), "raises SystemExit, for CCO: correct the function"),
     "an exit with 0": (lambda smiles: sys.exit(0), "raises SystemExit: 0, for CCO:"),
     "an exit of its own": (lambda smiles: leave(), "raises Leaving: now, for CCO:"),
     "its arguments": (lambda: [1.0], "raises TypeError:"),
@@ -220,10 +220,10 @@ def test_qed_is_built_in():
         ("mine:other", LENGTH, "other is not there in mine: name a function of it"),
         ("mine:score", "score = 3", "score is no function in mine"),
         ("mine:score", "def score(:", "importing mine fails (SyntaxError: "),
-        ("mine:score", "1 / 0", "importing mine fails (ZeroDivisionError: division by zero): mend it"),
-        ("mine:score", "import sys; sys.exit()", "importing mine fails (SystemExit): mend it"),
-        ("mine:score", "import sys; sys.exit(0)", "importing mine fails (SystemExit: 0): mend it"),
-        ("mine:score", "raise GeneratorExit", "importing mine fails (GeneratorExit): mend it"),
+        ("mine:score", "1 / 0", "importing mine fails (ZeroDivisionError: division by zero): correct it"),
+        ("mine:score", "import sys; sys.exit()", "importing mine fails (SystemExit): correct it"),
+        ("mine:score", "import sys; sys.exit(0)", "importing mine fails (SystemExit: 0): correct it"),
+        ("mine:score", "raise GeneratorExit", "importing mine fails (GeneratorExit): correct it"),
         ("mine:score", "import no_such_thing.at_all", "mine needs no_such_thing: install it"),
     ],
 )

@@ -96,7 +96,7 @@ BAD = [
     ("--width 0", "input should be"),
     ("--n_layers 0", "input should be"),
     ("--n_heads 0", "input should be"),
-    ("--output_dir=", "should have at least 1 character"),
+    ("--output_dir=", "input should be a folder's name"),
     ("--algo dqn --m_alpha 1", "input should be"),
     ("--algo dqn --m_l0 0", "input should be"),
     ("--algo dqn --m_l0 nan", "input should be"),
