@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mols import settings
 from mols.common.options import ANY, Option, one_of, within
+from mols.environments.atom_vocabulary import VOCABULARIES
 from mols.tasks import run
 
 NAME = "qm9"
@@ -22,11 +23,15 @@ OPTIONS = settings.options_of(
             Option("proxy_weights", str, "", ANY, "file of MXMNet's weights; needed with --proxy mxmnet"),
         ),
         "data_dir": (),
-        "max_fragments": (Option("max_atoms", int, 8, within(1, MAX_ATOMS), "atoms of a molecule, without hydrogen"),),
+        "max_fragments": (
+            Option("max_atoms", int, 8, within(1, MAX_ATOMS), "atoms of a molecule, without hydrogen"),
+            Option("charges", str, "paper", one_of(*VOCABULARIES),
+                   "atoms: charged ones and radicals too, or those of neutral closed-shell molecules alone"),
+        ),
         "test_set": (),
     },
     batch_size=128,
-)
+)  # fmt: skip
 
 
 def make_task(config: ConfigDict):
@@ -40,7 +45,7 @@ def make_task(config: ConfigDict):
     from mols.molecules.atoms import AtomMolecules
     from mols.molecules.qm9 import read_test_set
 
-    environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
+    environment = AtomEnvironment(VOCABULARIES[config.charges], config.max_atoms, device=config.device)
     molecules, reward = AtomMolecules(environment), _reward(config)
     thresholds = settings.thresholds(config, THRESHOLDS)
     if config.corr_every == 0:
