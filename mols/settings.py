@@ -5,6 +5,7 @@ A task adds what it alone has, and the defaults in which it differs, to ``OPTION
 
 import argparse
 import math
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -147,7 +148,7 @@ OPTIONS: Groups = {
     ),
     "run": (
         Option("device", str, None, one_of("cpu", "cuda"), "where the policies run"),
-        Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
+        Option("threads", int, None, within(1, 1024), "of torch; where runs share a machine, one each is faster"),
         Option("kernels", str, AUTO, one_of(AUTO, "torch", "compiled"),
                "layers of the policies by torch-geometric, or compiled, on a CPU; auto: compiled there, else torch"),
         Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
@@ -162,6 +163,7 @@ RESOLVED = {
     "aexp": f"with --ap exp: {AEXP}",
     "m_alpha": "0.15; soft_dqn: 0",
     "device": "cuda, else cpu",
+    "threads": "all cores",
 }
 
 
@@ -222,6 +224,8 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
         raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
     if values["device"] is None:
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if values["threads"] is None:
+        values["threads"] = os.cpu_count() or 1
     _resolve_reward(values)
     return {"environment": task, "objective": values["algo"], **values}
 

@@ -16,6 +16,9 @@ IDENTITY = {
     "seed": "seed",
 }
 BACKWARD_LEARNING_RATE = "blr"
+# Fields that make another environment where they have another value than this one, which is what older runs without
+# them computed with.
+OF_ENVIRONMENT = {"charges": "paper"}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
