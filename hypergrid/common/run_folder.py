@@ -23,7 +23,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,7 +47,6 @@ class Run:
         results_version: of what the program computes with this objective (``suite.py``).
         free: names of configuration fields that may differ between a run and its resumption, because the
             result does not depend on them.
-        later: configuration fields that older run folders lack, with what these were computed with.
 
     Raises:
         ExperimentError: the folder exists and is refused, belongs to another configuration or results version, is
@@ -65,7 +63,6 @@ class Run:
         suite: Path,
         results_version: int,
         free: Sequence[str],
-        later: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         directory = directory.absolute()
         self.directory, self.config = directory, config
@@ -81,7 +78,7 @@ class Run:
         if exists and not (directory / "config.json").is_file():
             raise ExperimentError(f"{directory} is not a run folder (no config.json): move it away")
         if exists and if_exists == "resume":
-            self._require_same_config(free, later)
+            self._require_same_config(free)
             self._require_same_version()
         self.done = exists and if_exists == "resume" and (directory / "DONE").exists()
 
@@ -215,17 +212,16 @@ class Run:
             elif entry.name != ".lock":
                 entry.unlink()
 
-    def _require_same_config(self, free: Sequence[str], later: Mapping[str, Any]) -> None:
+    def _require_same_config(self, free: Sequence[str]) -> None:
         try:
             old = flatten(json.loads((self.directory / "config.json").read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
             raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
         new = flatten(json.loads(json.dumps(self.config)))
         for key in sorted(old.keys() | new.keys()):
-            before = old.get(key, later.get(key))
-            if key.split(".")[-1] not in free and before != new.get(key):
+            if key.split(".")[-1] not in free and old.get(key) != new.get(key):
                 raise ExperimentError(
-                    f"{self.directory} was run with {key} = {before}, not {new.get(key)}: repeat with the "
+                    f"{self.directory} was run with {key} = {old.get(key)}, not {new.get(key)}: repeat with the "
                     f"same value, or use {self._flag}=overwrite"
                 )
 

@@ -5,6 +5,7 @@
 #
 # From the environment: SEEDS, OBJECTIVES, APPROACHES, OUTPUT_DIR. The network has half the width and a quarter of the
 # layers of the paper's, a batch has 64 molecules, and there are 1,000 iterations instead of 20,000.
+set -euo pipefail
 for seed in ${SEEDS:-1 2 3 4}; do
     for objective in ${OBJECTIVES:-tb dqn}; do
         for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do

@@ -87,6 +87,8 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
     Raises:
         ExperimentError: the run cannot start, or cannot go on.
     """
+    recorded = recorded_config(directory)
+    unrecorded = [key for key, usual in OF_ENVIRONMENT.items() if key not in recorded and config.get(key) == usual]
     run = Run(
         directory,
         config.to_dict(),
@@ -94,8 +96,7 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
         flag="--if_exists",
         suite=SUITE,
         results_version=RESULTS_VERSIONS[config.algo],
-        free=settings.FREE_OPTIONS,
-        later=OF_ENVIRONMENT,
+        free=(*settings.FREE_OPTIONS, *unrecorded),
     )
     if run.done:
         print(f"{run.directory} is done")
