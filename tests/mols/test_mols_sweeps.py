@@ -94,6 +94,16 @@ def test_every_scale_is_a_run(name, scale, iterations, every):
     assert (config.n, config.validate_every, cell(config)) == (iterations, every, (3, 0.0001, "dqn", "tlm"))
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_small_runs_are_every_approach_on_one_thread(name):
+    runs = configs(f"{name}_small.sh", SEEDS="1 2")
+    assert [(config.seed, config.algo, config.backward_approach) for config in runs] == [
+        (seed, algo, approach) for seed in (1, 2) for algo in ("tb", "dqn") for approach in APPROACHES
+    ]
+    assert {(config.n, config.width, config.n_layers, config.threads) for config in runs} == {(1000, 64, 2, 1)}
+    assert len(set(map(directory, runs))) == len(runs)
+
+
 def techniques(config) -> tuple:
     return config.blrd, config.target_decay, config.rand_pb_init
 
