@@ -20,6 +20,7 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
+OF_ENVIRONMENT: dict[str, str] = {}  # fields that make another environment, unless they have this value
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)

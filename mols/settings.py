@@ -5,6 +5,7 @@ Each setting is declared once; the parser, its help, the checks and the configur
 """
 
 import math
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,7 +158,9 @@ class MachineSettings(Group):
     """Run"""
 
     device: Literal["cpu", "cuda"] = option(None, "where the policies run", shown="cuda, else cpu", free=True)
-    threads: int = option(1, "of torch; two runs of one thread beat one run of two", ge=1, le=1024, free=True)
+    threads: int = option(
+        None, "of torch; where runs share a machine, one each is faster", shown="all cores", ge=1, le=1024, free=True
+    )
     kernels: Literal[AUTO, "torch", "compiled"] = option(
         AUTO,
         "layers of the policies by torch-geometric, or compiled, on a CPU; auto: compiled there, else torch",
@@ -199,6 +202,7 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
         "m_alpha": 0.15 if values["algo"] == "dqn" else 0.0,
         "aexp": AEXP if values["ap"] == "exp" else 0.0,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": os.cpu_count() or 1,
     }
     values |= {name: default for name, default in resolved.items() if name in values and values[name] is None}
     _resolve_reward(values)

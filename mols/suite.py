@@ -21,6 +21,8 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("n", "batch_size")
 BACKWARD_LEARNING_RATE = "blr"
+# Fields whose other values make results of their own, named with the environment; older runs lack them.
+OF_ENVIRONMENT = {"charges": "paper", "precision": "float32"}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)

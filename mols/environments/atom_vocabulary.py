@@ -60,3 +60,6 @@ class AtomVocabulary(NamedTuple):
 
 
 ATOMS = AtomVocabulary()
+# Neutral molecules without unpaired electrons, as QM9's are: RDKit counts all hydrogens, so that none can be missing.
+NEUTRAL = AtomVocabulary(charges=(0,), hydrogens=(0,), no_implicit=(False,))
+VOCABULARIES = MappingProxyType({"paper": ATOMS, "neutral": NEUTRAL})  # by --charges

@@ -25,7 +25,7 @@ for seed in ${SEEDS:-2 3 4 5}; do
                         initialisation) off=" --rand_pb_init" ;;
                         *) echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2 ;;
                     esac
-                    echo "python -m mols.tasks.$environment --seed $seed --algo $objective --backward_approach tlm$off" \
+                    echo "python -m mols.tasks.$environment --threads 1 --seed $seed --algo $objective --backward_approach tlm$off" \
                         "--lr $rate$published --n $iterations --validate_every $every" \
                         "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
                 done

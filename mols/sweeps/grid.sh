@@ -8,7 +8,7 @@ for seed in ${SEEDS:-1 2 3 4 5}; do
             for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
                 own=""
                 [ "$approach" != pessimistic ] || own=" --no_sampling_model --rand_pb_init"  # as the authors ran it
-                echo "python -m mols.tasks.$task --seed $seed --algo $objective --backward_approach $approach$own" \
+                echo "python -m mols.tasks.$task --threads 1 --seed $seed --algo $objective --backward_approach $approach$own" \
                     "--lr $rate$options --n $iterations --validate_every $every" \
                     "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
             done

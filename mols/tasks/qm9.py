@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mols import settings
 from mols.common.options import Text, option
+from mols.environments.atom_vocabulary import VOCABULARIES
 from mols.tasks import run
 
 THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
@@ -33,6 +34,9 @@ class MoleculeSettings(settings.MoleculeSettings):
     """Molecules"""
 
     max_atoms: int = option(8, "atoms of a molecule, without hydrogen", ge=1, le=settings.MAX_ATOMS)
+    charges: Literal[*VOCABULARIES] = option(
+        "paper", "atoms: charged ones and radicals too, or those of neutral closed-shell molecules alone"
+    )
 
 
 class Settings(
@@ -62,7 +66,7 @@ def make_task(config: ConfigDict):
     from mols.molecules.atoms import AtomMolecules
     from mols.molecules.qm9 import read_test_set
 
-    environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
+    environment = AtomEnvironment(VOCABULARIES[config.charges], config.max_atoms, device=config.device)
     molecules, reward = AtomMolecules(environment), _reward(config)
     thresholds = settings.thresholds(config, THRESHOLDS)
     if config.corr_every == 0:

@@ -36,7 +36,9 @@ def test_figures_2_and_3_are_every_cell_once_tuning_seed_first_at_the_papers_set
     assert lines(FIGURES[task].replace("figure2", "figure3")) == lines(FIGURES[task])
     for config in figure[:: len(figure) // 27]:
         seed, _, rate, objective, approach = cell(config)
-        options = f"--seed {seed} --lr {rate} --algo {objective} --backward_approach {approach} {PUBLISHED[task]}"
+        options = (
+            f"--threads 1 --seed {seed} --lr {rate} --algo {objective} --backward_approach {approach} {PUBLISHED[task]}"
+        )
         options += f" {AS_THE_AUTHORS}" if approach == "pessimistic" else ""
         assert config == config_of(f"python -m mols.tasks.{task} {options}") | {"if_exists": "resume"}
 
@@ -73,3 +75,15 @@ def test_a_line_runs(tmp_path):
     (line,) = lines(FIGURES["qm9"], SCALE="1e-9", OUTPUT_DIR=str(tmp_path), **ONE)
     (run,) = run_tiny(line, tmp_path, TINY, sys.executable)
     assert (run / "metrics.csv").read_text().splitlines()[-1].startswith("1,2,")
+
+
+@each("name,task", TASKS.items())
+def test_the_small_runs_are_every_approach_on_one_thread(name, task):
+    runs = configs(f"mols/sweeps/{name}_small.sh", SEEDS="1 2")
+    assert [cell(config) for config in runs] == [
+        (seed, task, 0.001, objective, approach)
+        for seed in (1, 2)
+        for objective in ("tb", "dqn")
+        for approach in ("uniform", "naive", "maxent", "tlm", "pessimistic")
+    ]
+    assert {(run["n"], run["width"], run["n_layers"], run["threads"]) for run in runs} == {(1000, 64, 2, 1)}

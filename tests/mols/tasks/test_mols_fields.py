@@ -1,6 +1,7 @@
 """Every option: its default, its help, what has it, its place in the run folder's name."""
 
 import argparse
+import os
 import pkgutil
 import re
 import runpy
@@ -30,7 +31,8 @@ EVERYWHERE = {
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
     "no_sampling_model": False, "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
     "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
-    "threads": 1, "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
+    "threads": os.cpu_count(),
+    "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
 DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}

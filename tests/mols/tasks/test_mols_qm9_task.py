@@ -17,6 +17,7 @@ from test_mols_fields import EVERYWHERE, OWN
 
 from mols import benchmark, settings
 from mols.agents import base as learning
+from mols.analysis import collect
 from mols.common import provenance
 from mols.common.options import option
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
@@ -24,14 +25,16 @@ from mols.molecules import qm9 as data
 from mols.rewards.gap import reward as gap_reward
 from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
-from mols.tasks import qm9, seh_frag
+from mols.tasks import qm9, sample, seh_frag
+from mols.tasks import run as run_module
 from mols.tasks.qm9 import main
 
 SMALL = shlex.split("--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 2 --max_atoms 3 --corr_rounds 1")
-SMALL += shlex.split("--corr_molecules 9 --device cpu")
+SMALL += shlex.split("--corr_molecules 9 --device cpu --threads 1")
 COLUMNS = [
-    "modes_found_1.125", "modes_found_1.1875", "modes_found_1.25", "mean_reward", "invalid_share",
-    "top_100_reward", "top_100_diversity", "rewards_evaluated", "reward_correlation", "reward_correlation_generated",
+    "modes_found_1.125", "modes_found_1.1875", "modes_found_1.25", "mean_reward", "mean_log_reward",
+    "invalid_share", "top_100_reward", "top_100_diversity", "rewards_evaluated", "reward_correlation",
+    "reward_correlation_generated", "mean_log_reward_perfect", "log_z_error",
     "modes_sorted_1.125", "modes_sorted_1.1875", "modes_sorted_1.25",
 ]  # fmt: skip
 
@@ -121,6 +124,49 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, 
     assert one == again and one["loss"] != other["loss"]
 
 
+# Neutral molecules
+
+
+def test_a_neutral_run_finds_neutral_molecules_and_knows_the_exact_numbers(tmp_path, no_pictures):
+    assert main(small(tmp_path, "--charges", "neutral", "--batch_size", "64")) == 0
+    run = only_run(tmp_path)
+    assert "-charges=neutral" in run.parent.name
+    assert json.loads((run / "config.json").read_text())["charges"] == "neutral"
+    smiles = torch.load(run / "checkpoint.pt", weights_only=True)["agent"]["reward"]["smiles"].splitlines()
+    assert len(smiles) > 9 and not set("".join(smiles)) & set("+-.")
+    metrics = read_metrics(run)
+    assert metrics["mean_log_reward_perfect"][-1] > metrics["mean_log_reward"][-1] and metrics["log_z_error"][-1] > 0
+    out = tmp_path / "some.csv"
+    assert sample.main([str(run), "--n", "5", "--rounds", "0", "--out", str(out)]) == 0
+    assert not any(set(line.split(",")[0]) & set("+-.") for line in out.read_text().splitlines())
+
+
+def test_a_folder_from_before_the_option_is_the_papers(tmp_path, no_pictures, capsys):
+    argv = small(tmp_path, "--corr_every", "0")
+    assert main(argv) == 0
+    path = only_run(tmp_path) / "config.json"
+    older = json.loads(path.read_text())
+    assert older.pop("charges") == "paper"
+    path.write_text(json.dumps(older))
+    assert main([*argv, "--if_exists", "resume"]) == 0
+    assert capsys.readouterr().out.endswith("is done\n")
+    assert sample.read_config(only_run(tmp_path)).charges == "paper"
+    assert collect.identity(older)["environment"] == "qm9"
+    assert collect.identity(older | {"charges": "paper"})["environment"] == "qm9"
+    assert collect.identity(older | {"charges": "neutral"})["environment"] == "qm9 neutral"
+
+
+# How long it takes
+
+
+def test_a_long_run_says_once_what_it_will_take(tmp_path, no_pictures, monkeypatch, capsys):
+    for limit, times in ((12 * 3600, 0), (-1, 1)):
+        monkeypatch.setattr(run_module, "LONG_S", limit)
+        assert main(small(tmp_path / str(limit), "--corr_every", "0", "--n", "6")) == 0
+        out = capsys.readouterr().out
+        assert out.count("this will take about 0 min") == out.count("mols/sweeps/seh_small.sh and") == times
+
+
 # MXMNet
 
 
@@ -173,7 +219,7 @@ def parsed(*argv):
 
 def test_the_options_are_those_of_seh_but_for_what_is_the_tasks_own():
     mine, theirs = (task.Settings.model_fields for task in (qm9, seh_frag))
-    assert mine.keys() - theirs.keys() == {"proxy_weights", "max_atoms"}
+    assert mine.keys() - theirs.keys() == {"proxy_weights", "max_atoms", "charges"}
     assert theirs.keys() - mine.keys() == {"data_dir", "test_set", "max_fragments"}
     assert {name for name in mine.keys() & theirs.keys() if repr(mine[name]) != repr(theirs[name])} == {
         "proxy",
@@ -186,6 +232,7 @@ def test_the_options_are_those_of_seh_but_for_what_is_the_tasks_own():
 def test_the_defaults_are_the_papers(algo):
     expected = {"algo": algo, "objective": algo, "device": "cpu", **EVERYWHERE, **OWN[algo]}
     expected |= {"environment": "qm9", "batch_size": 128, "proxy": "embedded", "proxy_weights": "", "max_atoms": 8}
+    expected["charges"] = "paper"
     for name in ("data_dir", "test_set", "max_fragments"):
         del expected[name]
     assert parsed("--algo", algo, "--device", "cpu") == expected
@@ -197,6 +244,8 @@ def test_the_defaults_are_the_papers(algo):
         ("", "tb-tlm"),
         ("--batch_size 256", "tb-tlm-batch_size=256"),
         ("--max_atoms 5", "tb-tlm-max_atoms=5"),
+        ("--charges paper", "tb-tlm"),
+        ("--charges neutral", "tb-tlm-charges=neutral"),
         ("--proxy mxmnet --proxy_weights a/b.pt --workers 2", "tb-tlm-proxy=mxmnet"),
     ],
 )
@@ -226,6 +275,7 @@ BAD = [
     ("--proxy_weights none.pt", "--proxy_weights has no effect with --proxy embedded: leave it out, or take --proxy"),
     ("--proxy embedded --workers 2", "--workers has no effect with --proxy embedded: leave it out, or take --proxy"),
     ("--workers -1", "input should be"),
+    ("--charges positive", "input should be"),
     ("--max_atoms 0", "--max_atoms is '0': input should be"),
     ("--max_atoms 17", "--max_atoms is '17': input should be"),
     ("--max_atoms 8.5", "input should be"),
