@@ -74,6 +74,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("learning_rate", float, 1e-3, POSITIVE, "Adam of P_F, and of naive's P_B", aliases=("lr",)),
         Option("weight_decay", float, 1e-5, NOT_NEGATIVE, "of both optimisers"),
         Option("log_z_learning_rate", float, 1e-3, POSITIVE, "Adam of each of log Z's 64 parts", ("tb",)),
+        Option("good_trajectories", int, 0, NOT_NEGATIVE, "trajectories back from good strings in P_F's loss", BALANCE),
         Option("subtb_lambda", float, 0.9, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
     ),
     "backward policy": (

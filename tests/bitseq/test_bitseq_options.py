@@ -48,7 +48,7 @@ EFFECTS = {
         "correlation_network": "online",
         "exact_every": 2,
     },
-    ("subtb", "uniform"): {"subtb_lambda": 0.5},
+    ("subtb", "uniform"): {"subtb_lambda": 0.5, "good_trajectories": 4},
     ("soft_dqn", "tlm"): {
         "leaf_coeff": 1,
         "huber_delta": 0.1,
