@@ -80,6 +80,7 @@ class LearningSettings(Group):
     )
     weight_decay: float = option(1e-5, "of both optimisers", ge=0)
     log_z_learning_rate: float = option(1e-3, "Adam of each of log Z's 64 parts", gt=0, objectives=("tb",))
+    good_trajectories: int = option(0, "trajectories back from good strings in P_F's loss", ge=0, objectives=BALANCE)
     subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=("subtb",))
 
 

@@ -36,6 +36,8 @@ _CURVES = {
     "y_label": "modes found, of 60",
     "metric": MODES,
 }
+_CURRENT = {"y": "modes_current", "y_label": "modes, of 60"}
+_LOG_REWARD = {"y": "mean_log_reward", "y_label": "mean log R (nats)", "floor": "mean_log_reward_perfect"}
 _RATES = _CURVES | {
     "x": "learning_rate",
     "y": "reward_correlation",
@@ -44,6 +46,8 @@ _RATES = _CURVES | {
 }
 FIGURES = (
     Figure("figure2", "Bit strings: modes found in training", **_CURVES),
+    Figure("figure2_current", "Bit strings: modes near the last 1,000 samples", **(_CURVES | _CURRENT)),
+    Figure("figure2_log_reward", "Bit strings: mean log R of training strings", **(_CURVES | _LOG_REWARD)),
     Figure("figure3", "Bit strings: correlation of log P(x) and log R", **_RATES),
     Figure("appendix_learning_rates", "Bit strings: modes found, every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Bit strings: modes found, other settings", **_CURVES, varied=True),
@@ -67,9 +71,12 @@ EXPECTATIONS = (
 REPORTED = ("evidence*.csv", "figure2_partial.csv")
 SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
+    "modes_current": ("modes of the last 1,000", "{:.0f}"),
     "reward_correlation": ("reward correlation", "{:.3f}"),
     "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
     "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
+    "mean_log_reward_perfect": ("of a perfect sampler", "{:.1f}"),
+    "log_z_error": ("log Z error (nats)", "{:.1f}"),
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),
     "wall_s": ("minutes", "{:.0f}"),

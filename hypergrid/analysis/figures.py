@@ -61,7 +61,8 @@ Panels = dict[str, dict[str, pd.DataFrame]]  # title of the row -> objective -> 
 def panels_of(figure: Figure, table: pd.DataFrame, n_tuning: int) -> Panels:
     """What each panel draws, SETTING naming what tells apart curves of one approach; empty where there is nothing."""
     rows = main_runs(table).assign(**{SETTING: "", CHOSEN: False})
-    found: Panels = {title: {} for title in figure.environments.values()} if not figure.every_rate else {}
+    known = not figure.every_rate and rows["environment"].isin(figure.environments).any()
+    found: Panels = {title: {} for title in figure.environments.values()} if known else {}
     column = column_of(rows, figure.y)
     has_choice = (rows.groupby(RUN[:3])["learning_rate"].nunique() > 1).any()
     if column is None or (figure.every_rate and not has_choice):
@@ -144,7 +145,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, figure: Figure, lines: dict[str,
                 _draw_rates(axis, run_numbers(runs, figure.metric), style)
             else:
                 _draw_curves(axis, runs, figure.x, column_of(rows, figure.y), style)
-    if figure.floor:
+    if figure.floor in rows:  # older runs may lack it
         longest = max((run for _, run in rows.groupby(RUN)), key=lambda run: run[figure.x].max())
         longest = longest.sort_values(figure.x)
         axis.plot(longest[figure.x], longest[figure.floor], **FLOOR)
@@ -190,7 +191,7 @@ def _handles(drawn: pd.DataFrame, figure: Figure, lines: dict[str, str]) -> list
         for name in _order(drawn)
     ]
     handles += [Line2D([], [], color="grey", linestyle=line, label=name) for name, line in lines.items() if name]
-    return handles + ([Line2D([], [], **FLOOR)] if figure.floor else [])
+    return handles + ([Line2D([], [], **FLOOR)] if figure.floor in drawn else [])
 
 
 def caption_of(figure: Figure, panels: Panels, files: Sequence[Path], n_tuning: int) -> str:

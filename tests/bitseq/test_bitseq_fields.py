@@ -34,9 +34,9 @@ DQN = {
     "replay_priority_exponent": 0.9, "replay_importance_exponent": 0.1, "start_learning": 50, "update_target_every": 5,
 }  # fmt: skip
 OWN = {
-    "tb": {"log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
-    "db": {"target_decay": 0.9, "backward_head_only": False},
-    "subtb": {"subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
+    "tb": {"good_trajectories": 0, "log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
+    "db": {"good_trajectories": 0, "target_decay": 0.9, "backward_head_only": False},
+    "subtb": {"good_trajectories": 0, "subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
     "soft_dqn": {"m_alpha": 0.0, "backward_head_only": False, **DQN},
     "munchausen_dqn": {"m_alpha": 0.15, "backward_head_only": False, **DQN},
 }
@@ -158,7 +158,7 @@ CHANGED = {  # of munchausen_dqn unless the objective has none
     "replay_capacity": "5000", "replay_batch_size": "64", "replay_priority_exponent": "0.5",
     "replay_importance_exponent": "0.4", "start_learning": "10", "update_target_every": "7", "validate_every": "50",
     "corr_every": "0", "corr_num_rounds": "5", "correlation_network": "online", "exact_every": "10",
-    "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5",
+    "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5", "good_trajectories": "8",
 }  # fmt: skip
 STORAGE = {
     "device": "cpu", "threads": "2", "kernels": "torch", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
@@ -175,7 +175,8 @@ def argument(name, value):
 
 
 def objective_with(name):
-    return {"log_z_learning_rate": "tb", "subtb_lambda": "subtb", "target_decay": "db"}.get(name, "munchausen_dqn")
+    own = {"log_z_learning_rate": "tb", "subtb_lambda": "subtb", "target_decay": "db", "good_trajectories": "db"}
+    return own.get(name, "munchausen_dqn")
 
 
 @each("name", list(CHANGED))

@@ -49,7 +49,7 @@ EFFECTS = {
         "correlation_network": "online",
         "exact_every": 2,
     },
-    ("subtb", "uniform"): {"subtb_lambda": 0.5},
+    ("subtb", "uniform"): {"subtb_lambda": 0.5, "good_trajectories": 4},
     ("soft_dqn", "tlm"): {
         "leaf_coeff": 1,
         "huber_delta": 0.1,
@@ -126,7 +126,7 @@ def test_what_the_options_of_evaluation_change(outcome):
     """The columns that each is about, and no others in the rows that both runs have."""
     _, base = outcome("tb", "tlm")
     for name, changed_columns in {
-        "mode_threshold": {"modes_found"},
+        "mode_threshold": {"modes_found", "modes_current"},
         "corr_every": {"reward_correlation", "reward_correlation_uniform"},
         "corr_num_rounds": {"reward_correlation", "reward_correlation_uniform"},
         "correlation_network": {"reward_correlation", "reward_correlation_uniform"},
