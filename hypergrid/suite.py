@@ -1,5 +1,7 @@
 """What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
 
+from typing import Any
+
 from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
@@ -23,19 +25,21 @@ CHOICE = CONVERGENCE  # by which learning rates are chosen
 DECAY = ("algo.backward_learning_rate_decay", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"standard": "standard", "hard": "hard"}
-_CURVES = {
+_CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "trajectories",
     "y": "l1_dist",
-    "y_label": "l1_dist",
+    "y_label": "L1 distance to R/Z,\nmean over states",
     "y_scale": "log",
     "metric": CONVERGENCE,
     "floor": "l1_floor",
 }
-_EXACT = {"y": "exact_total_variation", "y_label": "exact total variation", "y_scale": "linear", "floor": ""}
+_EXACT = {"y": "exact_total_variation", "y_label": "total variation\ndistance to R/Z", "y_scale": "linear", "floor": ""}
 FIGURES = (
-    Figure("figure1", "Hypergrid: mean over states of |empirical - true|", **_CURVES),
-    Figure("appendix_exact", "Hypergrid: total variation distance of P_F itself", **(_CURVES | _EXACT)),
+    Figure("figure1", "Hypergrid: distance of the last samples to the reward's distribution R/Z", **_CURVES),
+    Figure(
+        "appendix_exact", "Hypergrid: distance of P_F's own distribution to the reward's, R/Z", **(_CURVES | _EXACT)
+    ),
     Figure("appendix_learning_rates", "Hypergrid: every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Hypergrid: other settings", **_CURVES, varied=True),
 )

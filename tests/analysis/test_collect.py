@@ -82,7 +82,7 @@ def test_a_mixture_is_refused_by_the_configurations_that_are_kept(command, tmp_p
     assert status == 2 and "the runs differ in algo.decay (0.9, 1.0)" in said and seeds(rows) == ["1"]
     (tmp_path / "out" / "all.configs.json").unlink()
     status, said, _ = command(tmp_path / "b", "--append")
-    assert status == 2 and "all.configs.json, which --append needs, is not there" in said
+    assert status == 2 and "all.configs.json, which this needs, is not there" in said
 
 
 def test_the_configurations_hold_what_the_runs_do_not_share_once(command, tmp_path):
@@ -158,7 +158,7 @@ def test_a_run_that_went_on_elsewhere_says_where(command, tmp_path):
         "",
     ]
     assert list(rows[0])[-3:-1] == ["stretches", "results_version"]
-    table = tables.read([tmp_path / "out" / "all.csv"], "hypergrid")
+    table = tables.read_results([tmp_path / "out" / "all.csv"])
     assert table["stretches"].notna().sum() == 3
 
 
