@@ -37,8 +37,7 @@ STORAGE = (
 def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all tables; of a run that several of them have, those of the first.
 
-    Raises:
-        ExperimentError: a run has other numbers in another table; how long it took does not matter.
+    Raises ExperimentError where a run has other numbers in another table; how long it took does not matter.
     """
     rows = pd.concat(tables, keys=range(len(tables))).fillna("")
     names, number = name_runs(rows), pd.Series(rows.index.get_level_values(0), rows.index)
@@ -69,11 +68,7 @@ def plain(text: str) -> str:
 
 
 def require_one_version(rows: pd.DataFrame) -> None:
-    """Refuse runs of one objective that have different results versions.
-
-    Raises:
-        ExperimentError: names the objective and the versions.
-    """
+    """Refuse runs of one objective that have different results versions. Raises ExperimentError, which names them."""
     for objective, found in rows.groupby("objective")["results_version"].unique().items():
         if len(found) > 1:
             versions = ", ".join(sorted(found))
@@ -81,11 +76,7 @@ def require_one_version(rows: pd.DataFrame) -> None:
 
 
 def read_collected(out: Path) -> pd.DataFrame:
-    """The rows of a collected CSV; none where there is no file.
-
-    Raises:
-        ExperimentError: the file is something else, or damaged.
-    """
+    """The rows of a collected CSV; none where there is no file. Raises ExperimentError where it is something else."""
     required = ["suite", *IDENTITY, "step", "trajectories", *PROVENANCE]
     if not out.exists():
         return pd.DataFrame(columns=required, dtype=str)
@@ -112,8 +103,7 @@ def sidecar_of(out: Path) -> Path:
 def read_configs(out: Path, varying: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The configurations of the runs of ``out``, and the fields that vary in it.
 
-    Raises:
-        ExperimentError: they are not there, or ``varying`` names other fields.
+    Raises ExperimentError where they are not there, or ``varying`` names other fields.
     """
     try:
         packed = json.loads(sidecar_of(out).read_text(encoding="utf-8"))

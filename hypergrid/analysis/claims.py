@@ -22,6 +22,7 @@ This file is the same, byte for byte, in every suite.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -71,11 +72,9 @@ def compare_all(table: pd.DataFrame, n_tuning: int) -> list[Result]:
         else:
             runs = tables.run_numbers(main.merge(chosen[RUN]), expectation.metric).merge(chosen[[*RUN, "fresh"]])
         others = sorted(set(runs["approach"]) - {OURS, *BASELINES, WITHOUT_DECAY})
-        for environment in expectation.environments:
-            for objective in expectation.objectives:
-                cell = runs[(runs["environment"] == environment) & (runs["objective"] == objective)]
-                for baseline in [*expectation.against, *(others if "uniform" in expectation.against else ())]:
-                    found.append(_compare_in(cell, expectation, environment, objective, baseline))
+        against = [*expectation.against, *(others if "uniform" in expectation.against else ())]
+        for place in product(expectation.environments, expectation.objectives, against):
+            found.append(_compare_at(runs, expectation, *place))
     return sorted(found, key=lambda r: (r.expectation.claim, r.environment, ALL.index(r.objective)))
 
 
@@ -91,16 +90,15 @@ def _decay_runs(table: pd.DataFrame, expectation: Expectation, field: str, off: 
     return runs[runs["learning_rate"] == runs.groupby(cell)["learning_rate"].transform("min")]
 
 
-def _compare_in(
-    cell: pd.DataFrame, expectation: Expectation, environment: str, objective: str, baseline: str
-) -> Result:
-    ours, theirs = cell[cell["approach"] == OURS], cell[cell["approach"] == baseline]
+def _compare_at(runs: pd.DataFrame, expectation: Expectation, environment: str, objective: str, other: str) -> Result:
+    cell = runs[(runs["environment"] == environment) & (runs["objective"] == objective)]
+    ours, theirs = cell[cell["approach"] == OURS], cell[cell["approach"] == other]
     if ours.empty or theirs.empty:
-        return Result(expectation, environment, objective, baseline)
+        return Result(expectation, environment, objective, other)
     values, fresh = (ours[VALUE].to_numpy(), theirs[VALUE].to_numpy()), ours["fresh"].all() and theirs["fresh"].all()
     comparison = compare(*values, expectation.expected, expectation.metric, fresh=bool(fresh))
-    rates = " / ".join(f"{runs['learning_rate'].iloc[0]:g}" for runs in (ours, theirs))
-    return Result(expectation, environment, objective, baseline, comparison, rates, ours["end"].iloc[0])
+    rates = f"{ours['learning_rate'].iloc[0]:g} / {theirs['learning_rate'].iloc[0]:g}"
+    return Result(expectation, environment, objective, other, comparison, rates, ours["end"].iloc[0])
 
 
 def judge_claim(results: Sequence[Result]) -> tuple[str, int | None]:
@@ -144,17 +142,13 @@ def _with_more(verdict: str, more: int | None) -> str:
 
 
 def _cells(result: Result, compared: Comparison) -> list[str]:
-    expectation, baseline = result.expectation, result.baseline
+    expectation, baseline, unit = result.expectation, result.baseline, result.expectation.metric.x
+    cited = f"{baseline} [{APPROACHES[baseline].source}]" if baseline in APPROACHES else baseline
     return [
-        expectation.claim,
-        result.environment,
-        OBJECTIVES[result.objective],
-        f"{baseline} [{APPROACHES[baseline].source}]" if baseline in APPROACHES else baseline,
-        expectation.expected,
-        expectation.metric.name,
-        f"{result.end:,.0f} {'trajectories' if expectation.metric.x == 'trajectories' else 'iterations'}",
-        result.learning_rates,
-        " / ".join(map(str, compared.seeds)),
+        *(expectation.claim, result.environment, OBJECTIVES[result.objective], cited),
+        *(expectation.expected, expectation.metric.name),
+        f"{result.end:,.0f} {'iterations' if unit == 'step' else unit}",
+        *(result.learning_rates, " / ".join(map(str, compared.seeds))),
         *(f"{mean:.3f}" for mean in compared.means),
         f"{compared.difference:+.3f}{_edges(compared.difference_interval)}",
         f"{compared.improvement:.2f}{_edges(compared.improvement_interval)}",

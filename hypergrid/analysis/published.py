@@ -67,8 +67,7 @@ def values_at(rows: pd.DataFrame, metric: str, x: int, published: Published) -> 
 def compare_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """One row per cell, metric and x that both have: the numbers of both sides and the prediction interval of ours.
 
-    Raises:
-        ExperimentError: a published cell has fewer than three seeds of ours.
+    Raises ExperimentError where a published cell has fewer than three seeds of ours.
     """
     found = []
     for cell, curves in theirs.groupby(CELL, sort=False):

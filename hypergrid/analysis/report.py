@@ -47,8 +47,7 @@ def replace_section(page: str, section: str, begin: str = BEGIN, end: str = END)
 def update_pages(check: bool) -> None:
     """Rewrite the pages whose section is not what the CSV files say.
 
-    Raises:
-        ExperimentError: there is no CSV or no marker; where only to ``check``, a page is stale.
+    Raises ExperimentError: there is no CSV, no marker or, where only to ``check``, a stale page.
     """
     found = sorted(path for pattern in REPORTED for path in RESULTS.glob(pattern))
     program = f"python -m {SUITE.name}.analysis"

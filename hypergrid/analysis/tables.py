@@ -38,11 +38,7 @@ def read_cells(
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """The rows of a CSV file that ``collect`` made, numbers as such.
-
-    Raises:
-        ExperimentError: it cannot be read, or is damaged; names the line or the column.
-    """
+    """The rows of a CSV file that ``collect`` made, numbers as such; errors are those of ``read_rows``."""
     read_rows(path, _numeric)  # which is stricter than pandas
     texts = dict.fromkeys(TEXTS, str)
     return pd.read_csv(path, encoding="utf-8-sig", dtype=texts, keep_default_na=False, na_values=[""])
@@ -57,11 +53,8 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
     """The rows of all files, each once; says on stderr what makes them hard to compare.
 
     Of an objective's runs those of its newest results version count, of a run that files have at different lengths the
-    longest.
-
-    Raises:
-        ExperimentError: a file is missing, empty, of another suite or no collected CSV, or two hold the same run at
-            the same length with other numbers.
+    longest. Raises ExperimentError where a file is missing, empty, damaged, of another suite or no collected CSV, or
+    two hold the same run at the same length with other numbers.
     """
     files = [_read_checked(path).assign(file=number) for number, path in enumerate(paths)]
     table = _longest(_newest(pd.concat(files, ignore_index=True))).drop(columns="file").drop_duplicates()
@@ -225,11 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def output_folder(arguments: argparse.Namespace) -> Path:
-    """``--out``, or the folder of the first CSV; made if it is not there.
-
-    Raises:
-        ExperimentError: it cannot be a folder.
-    """
+    """``--out``, or the folder of the first CSV; made if it is not there. Raises ExperimentError."""
     folder: Path = arguments.out or arguments.results[0].parent
     make_folder(folder)
     return folder

@@ -36,11 +36,7 @@ MAX_POINTS = 200
 
 
 def find_runs(paths: list[Path], unfinished: bool) -> list[Path]:
-    """This suite's run folders at or below the given paths, sorted; says on stderr which are left out.
-
-    Raises:
-        ExperimentError: a path has none.
-    """
+    """This suite's run folders at or below the paths, sorted; says which are left out. Raises ExperimentError."""
     found = {path: {config.parent for config in path.rglob("config.json")} for path in paths}
     if empty := [path for path in paths if not found[path]]:
         raise ExperimentError(f"no run folder at or below {empty[0]}: name folders with config.json")
@@ -77,9 +73,7 @@ def require_comparable(configs: Sequence[dict[str, Any]], varying: Sequence[str]
 
     A field may follow from the environment, the objective or the learning rate, as a reward's levels, the Munchausen
     coefficient and P_B's learning rate do; how P_B begins and which model samples may follow from the approach.
-
-    Raises:
-        ExperimentError: names the field and two of its values.
+    Raises ExperimentError, which names the field and two of its values.
     """
     runs = pd.DataFrame([identity(config) for config in configs])
     for key in sorted(set().union(*configs) - {*IDENTITY.values(), *varying}):
@@ -113,11 +107,7 @@ def stretches_of(meta: dict[str, Any]) -> str:
 
 
 def read_origin(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A run's flattened configuration, and where its numbers come from.
-
-    Raises:
-        ExperimentError: config.json or meta.json is missing, damaged or without a results version.
-    """
+    """A run's flattened configuration, and where its numbers come from. Raises ExperimentError where it is damaged."""
     try:
         config = flatten(json.loads((run / "config.json").read_text(encoding="utf-8")))
         meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
@@ -153,8 +143,7 @@ def read_runs(
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Configurations, behind those that are known, and rows of run folders with what identifies the run.
 
-    Raises:
-        ExperimentError: a folder is damaged, or the runs do not belong together.
+    Raises ExperimentError where a folder is damaged, or the runs do not belong together.
     """
     origins = [read_origin(run) for run in runs]
     if unknown := [field for field in varying if not any(field in config for config, _ in origins)]:
@@ -173,8 +162,7 @@ def read_runs(
 def collect(paths: list[Path], out: Path, varying: list[str], append: bool = False, unfinished: bool = False) -> int:
     """Write the CSV and the configurations beside it; returns the number of runs in it.
 
-    Raises:
-        ExperimentError: nothing to collect, runs that do not belong together, or a CSV that would lose runs.
+    Raises ExperimentError: nothing to collect, runs that do not belong together, or a CSV that would lose runs.
     """
     runs = find_runs(paths, unfinished)
     old = merging.read_collected(out)
