@@ -68,4 +68,4 @@ SHOWN = {
     "wall_s": ("minutes", "{:.0f}"),
 }
 
-PUBLISHED = Published("trajectories", {"l1_dist": "l1_dist"}, (8_000, 16_000, 24_000, 32_000, 80_000))
+PUBLISHED = Published("trajectories", {"l1_dist": "L1 distance to R/Z"}, (8_000, 16_000, 24_000, 32_000, 80_000))

@@ -98,7 +98,8 @@ def describe_comparisons(compared: pd.DataFrame, published: Published, origin: s
 
 def draw_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> matplotlib.figure.Figure:
     """A panel per cell and metric: our seeds thin, the published curves dashed."""
-    metrics, x = published.metrics, published.x
+    metrics, x, order = published.metrics, published.x, list(OBJECTIVES)
+    theirs = theirs.sort_values("objective", key=lambda names: names.map(order.index), kind="stable")
     panels = [(cell, curves, metric) for cell, curves in theirs.groupby(CELL, sort=False) for metric in metrics]
     columns = len(metrics) if len(metrics) > 1 else 4
     shape = -(-len(panels) // columns), columns
@@ -114,9 +115,10 @@ def draw_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) 
             for _, run in rows.dropna(subset=metric).sort_values(x).groupby("seed"):
                 axis.plot(run[x], run[metric], **style)
         axis.set_xlim(0, runs[x].max())
-        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=9)
+        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=8)
         axis.set_ylabel(metrics[metric], fontsize=8)
         axis.tick_params(labelsize=7, which="both")
+        axis.yaxis.get_offset_text().set_fontsize(7)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     picture.suptitle("Dashed: the published code. Coloured: this suite, a line per seed.", fontsize=10)
     picture.supxlabel({"step": "iterations", "trajectories": "trajectories sampled"}[x], fontsize=9)

@@ -76,7 +76,9 @@ def select_rows(figure: Figure, table: pd.DataFrame, n_tuning: int, field: str =
 def draw_figure(figure: Figure, rows: pd.DataFrame, caption: str) -> matplotlib.figure.Figure:
     """The figure of these rows; a panel without runs says so."""
     objectives = [*ALL, *sorted(set(rows["objective"]) - set(ALL))]
-    titles = list(rows.sort_values(["environment", "learning_rate"])[PANELS].unique())
+    places = [*figure.environments, *sorted(set(rows["environment"]) - set(figure.environments))]
+    sort = rows.assign(place=rows["environment"].map(places.index)).sort_values(["place", "learning_rate"])
+    titles = list(sort[PANELS].unique())
     if not (figure.every_rate or figure.varied or set(titles).isdisjoint(figure.environments.values())):
         titles = list(dict.fromkeys([*figure.environments.values(), *titles]))
     lines = dict(zip(sorted(rows[SETTING].unique()), LINES * 10, strict=False))

@@ -78,6 +78,7 @@ def spoilt(path, old, new):
         (lambda path: spoilt(path, "hypergrid", "bitseq"), "is of the suite bitseq: use that suite's command"),
         (lambda path: spoilt(path, "1600", "many"), "has text in the column trajectories"),
         (lambda path: spoilt(path, ",db,", ",,"), "has an empty cell in the column objective"),
+        (lambda path: spoilt(path, ",0.001,", ",,"), "has an empty cell in the column learning_rate"),
     ],
 )
 def test_a_file_that_is_no_collected_csv_is_refused(spoil, message, tmp_path):
