@@ -2,16 +2,7 @@
 
 from typing import Any
 
-from bitseq.common.reporting import (
-    ALL,
-    WITHOUT_DECAY,
-    Expectation,
-    Figure,
-    Metric,
-    Published,
-    last_value,
-    mean_over_training,
-)
+from bitseq.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, last, mean_over_training
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/bitseq/golden.json). Version 2: the correlation scores the target network; with TB, P_B's loss steps the
@@ -30,7 +21,7 @@ BACKWARD_LEARNING_RATE = "backward_learning_rate"
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
-CORRELATION = Metric("reward correlation", "reward_correlation", "step", last_value, 1, 0.05)
+CORRELATION = Metric("reward correlation", "reward_correlation", "step", last, 1, 0.05)
 CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("gamma", 1.0)  # of P_B's learning rate; off from this value on
 

@@ -36,10 +36,8 @@ _CURVES: dict[str, Any] = {
 }
 _EXACT = {"y": "exact_total_variation", "y_label": "total variation\ndistance to R/Z", "y_scale": "linear", "floor": ""}
 FIGURES = (
-    Figure("figure1", "Hypergrid: distance of the last samples to the reward's distribution R/Z", **_CURVES),
-    Figure(
-        "appendix_exact", "Hypergrid: distance of P_F's own distribution to the reward's, R/Z", **(_CURVES | _EXACT)
-    ),
+    Figure("figure1", "Hypergrid: distance of the last samples' distribution to R/Z", **_CURVES),
+    Figure("appendix_exact", "Hypergrid: distance of P_F's own distribution to R/Z", **(_CURVES | _EXACT)),
     Figure("appendix_learning_rates", "Hypergrid: every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Hypergrid: other settings", **_CURVES, varied=True),
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mols.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, last_value, mean_over_training
+from mols.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, last, mean_over_training
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/mols/golden.json). Version 2: a QM9 node is the sum of one embedding per attribute; the DQN objectives have a Q
@@ -21,7 +21,7 @@ BACKWARD_LEARNING_RATE = "blr"
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
-CORRELATION = Metric("reward correlation", "reward_correlation", "step", last_value, 1, 0.05)
+CORRELATION = Metric("reward correlation", "reward_correlation", "step", last, 1, 0.05)
 CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("blrd", 2e6)  # steps in which P_B's learning rate halves, of 20,000; off from this value on
 

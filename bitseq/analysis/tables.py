@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.files import make_folder, read_rows
-from ..common.reporting import Metric, last_value
+from ..common.reporting import Metric, last
 from ..common.terminal import ExperimentError
 from ..suite import RESULTS_VERSIONS
 
@@ -170,7 +170,7 @@ def run_numbers(table: pd.DataFrame, metric: Metric, by: Sequence[str] = ()) -> 
     for _, cell in measured_rows(table, metric.column).sort_values(metric.x).groupby(RUN[:2]):
         runs, counts = cell.groupby(run, dropna=False), cell[metric.x].value_counts()
         shared = counts.index[counts == runs.ngroups]
-        end = shared.max() if metric.summary is last_value else runs[metric.x].max().min()
+        end = shared.max() if metric.summary is last else runs[metric.x].max().min()
         for key, rows in cell[cell[metric.x] <= end].groupby(run, dropna=False):
             value = metric.summary(rows[metric.x].to_numpy(float), rows[VALUE].to_numpy(float), rows)
             found.append([*key, value, end])

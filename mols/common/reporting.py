@@ -47,7 +47,7 @@ def excess_over_floor(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -
     return mean_over_training(x, np.log10(ratio.clip(min=1.0)), rows)
 
 
-def last_value(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
+def last(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
     """The last value."""
     return float(values[-1])
 

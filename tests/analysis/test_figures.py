@@ -128,6 +128,7 @@ def test_the_command_writes_png_and_pdf_and_makes_them_anew(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in files]
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     assert all((tmp_path / name).read_bytes().startswith(starts[name[-4:]]) for name in files)
+    assert b"CreationDate" not in (tmp_path / "figure1.pdf").read_bytes()  # the same CSV gives the same bytes
 
 
 def test_only_the_approaches_that_are_named_are_drawn(tmp_path, capsys):
