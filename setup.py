@@ -12,12 +12,13 @@ setup(
     package_data={"": ["*.md", "*.sh", "sweeps/*.sh", "results/*", "*.bib", "*.pt", "*.csv"]},
     # The versions of requirements.txt, so that this file alone installs the same set.
     install_requires=[
-        "absl-py==2.5.1",
         "matplotlib==3.11.2",
         "ml-collections==1.1.0",
         "numba==0.68.1",
         "numpy==1.26.4",
         "pandas==3.0.6",
+        "pooch==1.9.0",
+        "pydantic==2.14.3",
         "pytest==9.2.0",
         "pytest-xdist==3.8.0",
         "rdkit==2026.9.1",

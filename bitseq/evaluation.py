@@ -22,6 +22,7 @@ from bitseq.sampling import draw, taken_log_pb
 
 CHUNK = 4096  # states in one network pass
 MAX_EXACT_STATES = 100_000
+N_CURRENT = 1_000  # strings that the current modes are counted near
 
 
 @contextmanager
@@ -45,14 +46,17 @@ class ModeTracker:
 
     Attributes:
         found_at: (m_size,) trajectories sampled when a mode was found, the batch included; -1: not yet.
+        seen_at: (m_size,) number of the last string within the threshold, the first is 0; -1: none so far.
         best_distance: (m_size,) of the nearest string so far to each mode, bits.
         best_string: (m_size, L) that string.
     """
 
+    _TENSORS = ("found_at", "seen_at", "best_distance", "best_string")
+
     def __init__(self, environment: StringEnvironment, threshold: int) -> None:
         self._environment, self._threshold = environment, threshold
         shape = (environment.m_size,)
-        self.found_at = torch.full(shape, -1)
+        self.found_at, self.seen_at = torch.full(shape, -1), torch.full(shape, -1)
         self.best_distance = torch.full(shape, environment.n + 1)
         self.best_string = torch.zeros(*shape, environment.length, dtype=torch.long)
         self._n_sampled = 0
@@ -64,6 +68,9 @@ class ModeTracker:
         log_reward = -self._environment.reward_exponent * distances.min(1).values.double()
         sums = {"reward": log_reward.exp().sum(), "log_reward": log_reward.sum(), "strings": len(strings)}
         self._recent = {name: value + float(sums[name]) for name, value in self._recent.items()}
+        number = self._n_sampled + torch.arange(len(strings), device=distances.device).unsqueeze(1)
+        last = torch.where(distances <= self._threshold, number, -1).max(0).values
+        self.seen_at = torch.maximum(self.seen_at, last.cpu())
         self._n_sampled += len(strings)
         nearest, row = distances.min(0)
         nearest, nearest_string = nearest.long().cpu(), strings[row].cpu()
@@ -76,21 +83,26 @@ class ModeTracker:
         """Modes within the threshold of some string so far."""
         return int((self.found_at >= 0).sum())
 
+    @property
+    def modes_current(self) -> int:
+        """Modes within the threshold of one of the last 1,000 strings."""
+        return int((self.seen_at >= max(0, self._n_sampled - N_CURRENT)).sum())
+
     def metrics(self) -> dict[str, float]:
-        """modes_found; mean_reward and mean_log_reward (nats) of the strings since the last call."""
+        """modes_found, modes_current; mean_reward and mean_log_reward (nats) of the strings since the last call."""
         count = self._recent["strings"]
         means = {f"mean_{name}": self._recent[name] / count for name in ("reward", "log_reward")}
         self._recent = dict.fromkeys(self._recent, 0.0)
-        return {"modes_found": self.modes_found, **means}
+        return {"modes_found": self.modes_found, "modes_current": self.modes_current, **means}
 
     def state_dict(self) -> dict[str, Any]:
         """What was found, for a checkpoint."""
-        tensors = {name: getattr(self, name) for name in ("found_at", "best_distance", "best_string")}
+        tensors = {name: getattr(self, name) for name in self._TENSORS}
         return tensors | {"n_sampled": self._n_sampled, "recent": self._recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        for name in ("found_at", "best_distance", "best_string"):
+        for name in self._TENSORS:
             setattr(self, name, state[name])
         self._n_sampled, self._recent = state["n_sampled"], state["recent"]
 

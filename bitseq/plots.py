@@ -26,6 +26,7 @@ CURVES = (
     ("exact_total_variation", "total variation distance to R/Z, exact", "linear"),
 )
 
+PERFECT = {"color": "black", "linestyle": "--", "linewidth": 1, "label": "perfect sampler"}
 MAX_LABELLED = 200  # modes, beyond which labels would not be readable
 
 
@@ -71,6 +72,11 @@ def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> No
                           xytext=(0, 2), textcoords="offset points")  # fmt: skip
             axis.set_ylim(0, 1.1 * config["M_size"])
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.plot(steps, metrics["modes_current"], ":", color=colour, label="near the last 1,000 strings")
+            axis.legend(frameon=False)
+        if column == "mean_log_reward":
+            axis.plot(steps, metrics["mean_log_reward_perfect"], **PERFECT)
+            axis.legend(frameon=False)
         if column == "reward_correlation":
             _draw_uniform_correlation(axis, steps, np.array(metrics["reward_correlation_uniform"]))
     figure.suptitle(heading)

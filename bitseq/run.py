@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from bitseq import settings
+from bitseq.common.options import free_fields
 from bitseq.common.run_folder import Run
 from bitseq.common.terminal import command
 from bitseq.suite import RESULTS_VERSIONS
@@ -33,7 +34,7 @@ def run_experiment(argv: list[str]) -> None:
         flag="--if_exists",
         suite=Path(__file__).resolve().parent,
         results_version=RESULTS_VERSIONS[config.objective],
-        free=settings.FREE_OPTIONS,
+        free=free_fields(settings.Settings),
     )
     if run.done:
         print(f"{run.directory} is done")

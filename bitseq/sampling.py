@@ -1,4 +1,4 @@
-"""Trajectories from the current P_F, as flat transitions.
+"""Trajectories from the current P_F, or by P_B back from strings, as flat transitions.
 
 All trajectories have L transitions, so the batch walks in step: one network pass per step, no string by itself.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bitseq.environment import StringEnvironment
+from bitseq.policies.backward import Backward
 from bitseq.policies.logits import ActionLogits
 from bitseq.policies.model import Policies
 
@@ -92,13 +93,41 @@ def sample_trajectories(
         logits = policies.forward_logits(states[-1], policies.trunk(states[-1])).over(coefficient)
         actions.append(draw_actions(logits, states[-1] == environment.empty, explore < rand_action_prob, *uniform))
         states.append(environment.step(states[-1], actions[-1]))
-    trajectory = torch.arange(n_trajectories, device=device).repeat_interleave(length)
-    is_last = (torch.arange(length, device=device) == length - 1).repeat(n_trajectories)
-    row = torch.arange(len(trajectory), device=device)
+    return _transitions(torch.stack(states, dim=1), torch.stack(actions, dim=1))
+
+
+@torch.no_grad()
+def backward_trajectories(
+    strings: Tensor, backward: Backward, environment: StringEnvironment, rng: np.random.Generator
+) -> Transitions:
+    """One trajectory of P_B from each of (N, L) complete strings, in the order in which P_F would go it."""
+    draws = torch.from_numpy(rng.random((environment.length, len(strings)))).to(strings.device)
+    states, actions = [strings], []
+    for uniform in draws:
+        position = draw(backward.log_probs(states[0]).exp().double(), uniform)
+        state, action = environment.backward_step(states[0], position)
+        states, actions = [state, *states], [action, *actions]
+    return _transitions(torch.stack(states, dim=1), torch.stack(actions, dim=1))
+
+
+def joined(one: Transitions, other: Transitions) -> Transitions:
+    """The trajectories of both, those of ``other`` behind."""
+    parts = [batch.states.view(batch.n_trajectories, -1, batch.visited.shape[1]) for batch in (one, other)]
+    full = torch.cat([one.terminal_states, other.terminal_states]).unsqueeze(1)
+    actions = [batch.actions.view(batch.n_trajectories, -1) for batch in (one, other)]
+    return _transitions(torch.cat([torch.cat(parts), full], dim=1), torch.cat(actions))
+
+
+def _transitions(states: Tensor, actions: Tensor) -> Transitions:
+    """Of N trajectories' (N, L + 1, L) states, the first s_0, and (N, L) actions."""
+    n_trajectories, length = actions.shape
+    trajectory = torch.arange(n_trajectories, device=states.device).repeat_interleave(length)
+    is_last = (torch.arange(length, device=states.device) == length - 1).repeat(n_trajectories)
+    row = torch.arange(len(trajectory), device=states.device)
     return Transitions(
-        visited=torch.cat([torch.stack(states[:-1], dim=1).flatten(0, 1), states[-1]]),
+        visited=torch.cat([states[:, :-1].flatten(0, 1), states[:, -1]]),
         next_row=torch.where(is_last, len(row) + trajectory, row + 1),
-        actions=torch.stack(actions, dim=1).flatten(),
+        actions=actions.flatten(),
         trajectory_index=trajectory,
         is_last=is_last,
     )

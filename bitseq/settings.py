@@ -1,38 +1,25 @@
-"""From the command line to a checked configuration: one table of options, checked before anything starts.
+"""From the command line to a checked configuration.
 
-What an option is, what it may be, and which objectives it belongs to stands in ``OPTIONS``; the parser, its help, the
-checks and the configuration are made from it.
+Each setting is declared once, in ``Settings``; the parser, its help, the checks and the configuration are made from it.
 """
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from ml_collections import ConfigDict
+from pydantic import AfterValidator
 
 from bitseq.common import options
 from bitseq.common.backward_loss import APPROACHES, LOSSES
-from bitseq.common.options import (
-    ANY,
-    FOLDER,
-    FRACTION,
-    NEGATIVE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
-    Option,
-    at_least,
-    one_of,
-    within,
-)
-from bitseq.common.run_folder import IF_EXISTS, ExperimentError
+from bitseq.common.options import Folder, Group, Text, option
+from bitseq.common.run_folder import IF_EXISTS
+from bitseq.common.terminal import ExperimentError
 from bitseq.environment import BLOCK_LENGTH, BLOCKS
 from bitseq.kernels import LANES
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 BALANCE, DQN = OBJECTIVES[:3], OBJECTIVES[3:]
-OBJECTIVE_ALIASES = {"dqn": "munchausen_dqn"}
 # Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
 OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss in LOSSES)
 LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy == "learned")
@@ -40,102 +27,142 @@ DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_r
 TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "target")
 MAX_ACTIONS = 1_000_000  # a state's logits are held at once, for a batch of states
 
-# Options that a resumed run may change: where it is stored, shown and computed, never what is computed.
-FREE_OPTIONS = ("output_dir", "if_exists", "wandb", "tensorboard", "checkpoint_every", "device", "threads", "kernels")
-# Options that do not name a run folder by their difference from the default.
-UNNAMED_OPTIONS = (*FREE_OPTIONS, "seed", "objective", "backward_approach", "n", "k")
 
-OPTIONS: dict[str, tuple[Option, ...]] = {
-    "experiment": (
-        Option("objective", str, "tb", one_of(*OBJECTIVES, *OBJECTIVE_ALIASES), "loss of P_F; dqn: munchausen_dqn"),
-        Option("backward_approach", str, "tlm", one_of(*APPROACHES),
-               "P_B: fixed (uniform, maxent), or trained by P_F's objective (naive), by the "
-               "likelihood of the current (tlm) or of recent batches (pessimistic)"),
-        Option("seed", int, 1, SEED, "splits into streams for initialisation, sampling, replay, evaluation"),
-        Option("num_iterations", int, 50_000, at_least(1), "gradient steps"),
-        Option("batch_size", int, 16, within(1, 1e5), "trajectories per step"),
-    ),
-    "strings": (
-        Option("n", int, 120, within(1, 1e5), "bits of a string, a multiple of k and of 8"),
-        Option("k", int, 8, within(1, 30), "bits of a word"),
-        Option("M_size", int, 60, within(1, 1e5), "number of modes, drawn with repetition"),
-        Option("mode_threshold", int, 30, NOT_NEGATIVE, "Hamming distance within which a mode is found, bits"),
-        Option("reward_exponent", float, 2.0, POSITIVE, "log R = - this * distance to the nearest mode"),
-    ),
-    "policies": (
-        Option("width", int, 64, within(1, 1e4), "features of a token"),
-        Option("n_layers", int, 3, within(1, 1e3), "encoder layers"),
-        Option("n_heads", int, 8, at_least(1), "attention heads, a divisor of the width"),
-        Option("ff_width", int, 64, within(1, 1e5), "hidden units of a feed-forward layer"),
-        Option("dropout", float, 0.1, within(0, 0.99), "in training; never in targets and evaluation"),
-        Option("rand_action_prob", float, 0.001, within(0, 1), "share of uniformly random actions in training"),
-    ),
-    "learning": (
-        Option("learning_rate", float, 1e-3, POSITIVE, "Adam of P_F, and of naive's P_B", aliases=("lr",)),
-        Option("weight_decay", float, 1e-5, NOT_NEGATIVE, "of both optimisers"),
-        Option("log_z_learning_rate", float, 1e-3, POSITIVE, "Adam of each of log Z's 64 parts", ("tb",)),
-        Option("subtb_lambda", float, 0.9, POSITIVE, "weight per transition of a sub-trajectory's length", ("subtb",)),
-    ),
-    "backward policy": (
-        Option("backward_learning_rate", float, None, POSITIVE, "Adam of P_B's own loss",
-               aliases=("blr",), approaches=OWN_LOSS),
-        Option("gamma", float, 0.9999, (lambda value: 0 < value <= 1, "greater than 0 and at most 1"),
-               "its learning rate's factor per step; 1: off", approaches=DECAYED),
-        Option("target_decay", float, 0.9, FRACTION,
-               "weight of the old parameters in the targets, P_B's and the whole model's; 0: a copy each step",
-               BALANCE),
-        Option("update_order", str, "backward_first", one_of("backward_first", "forward_first"),
-               "which policy a step updates first; Algorithm 1: P_B", approaches=OWN_LOSS),
-        Option("backward_head_only", bool, None, ANY, "P_B's own loss leaves the trunk alone", approaches=OWN_LOSS),
-        Option("uniform_initialisation", bool, True, ANY, "start a learned P_B at uniform", approaches=LEARNED),
-    ),
-    "DQN objectives": (
-        Option("m_alpha", float, None, FRACTION, "Munchausen coefficient", DQN),
-        Option("m_l0", float, -25.0, NEGATIVE,
-               "floor of c log pi, nats; write --m_l0=-25", DQN),
-        Option("leaf_coeff", float, 5.0, POSITIVE, "weight of transitions that complete a string", DQN),
-        Option("huber_delta", float, 1.0, POSITIVE, "where the loss turns linear, nats", DQN),
-        Option("replay_capacity", int, 100_000, within(1, 1e9), "transitions kept", DQN),
-        Option("replay_batch_size", int, 256, within(1, 1e7), "transitions per step", DQN),
-        Option("replay_priority_exponent", float, 0.9, within(0, 1), "alpha of prioritised replay", DQN),
-        Option("replay_importance_exponent", float, 0.1, within(0, 1), "beta of its importance weights", DQN),
-        Option("start_learning", int, 50, NOT_NEGATIVE, "steps of sampling before learning starts", DQN),
-        Option("update_target_every", int, 5, at_least(1), "steps between copies into the targets", DQN),
-    ),
-    "evaluation": (
-        Option("validate_every", int, 100, at_least(1), "steps between rows of metrics.csv"),
-        Option("corr_every", int, 10_000, NOT_NEGATIVE, "steps between reward correlations, minutes each; 0: never"),
-        Option("corr_num_rounds", int, 10, within(1, 1e6), "backward trajectories per test string"),
-        Option("correlation_network", str, "target", one_of("target", "online"),
-               "whose P_F and P_B are correlated; target: the whole model's"),
-        Option("exact_every", int, 1_000, NOT_NEGATIVE, "steps between exact distances, on small sizes; 0: never"),
-    ),
-    "run": (
-        Option("device", str, None, one_of("cpu", "cuda"), "where it runs"),
-        Option("threads", int, 1, within(1, 1024), "of torch; two runs of one thread beat one run of two"),
-        Option("kernels", str, "auto", one_of("auto", "torch", "compiled"),
-               "what computes the encoder: torch's layers, or compiled functions, which draw other dropouts; "
-               "auto: compiled on a CPU where the heads divide 64"),
-        Option("output_dir", str, "runs", FOLDER, "relative to the current folder"),
-        Option("if_exists", str, "refuse", one_of(*IF_EXISTS), "what to do about an existing run folder"),
-        Option("checkpoint_every", int, 500, at_least(1), "steps between checkpoints"),
-        Option("wandb", str, "", ANY, "project; empty: off. WANDB_MODE=offline works without a network"),
-        Option("tensorboard", bool, False, ANY, "event files in the run folder"),
-    ),
-}  # fmt: skip
-BY_NAME: dict[str, Option] = {option.name: option for group in OPTIONS.values() for option in group}
-RESOLVED = {
-    "backward_learning_rate": "learning_rate's",
-    "backward_head_only": "False; tb: True",
-    "m_alpha": "0.15; soft_dqn: 0",
-    "device": "cuda, else cpu",
-}
+def _full_name(objective: str) -> str:
+    return "munchausen_dqn" if objective == "dqn" else objective
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of ``OPTIONS``."""
-    description = "Train one objective with one backward approach on bit strings."
-    return options.make_parser(OPTIONS, prog="python bitseq/run.py", description=description, resolved=RESOLVED)
+class ExperimentSettings(Group):
+    """Experiment"""
+
+    objective: Annotated[Literal[*OBJECTIVES, "dqn"], AfterValidator(_full_name)] = option(
+        "tb", "loss of P_F; dqn: munchausen_dqn", named=False
+    )
+    backward_approach: Literal[*APPROACHES] = option(
+        "tlm",
+        "P_B: fixed (uniform, maxent), or trained by P_F's objective (naive), by the likelihood of the current "
+        "(tlm) or of recent batches (pessimistic)",
+        named=False,
+    )
+    seed: int = option(
+        1, "splits into streams for initialisation, sampling, replay, evaluation", ge=1, le=2**32, named=False
+    )
+    num_iterations: int = option(50_000, "gradient steps", ge=1)
+    batch_size: int = option(16, "trajectories per step", ge=1, le=1e5)
+
+
+class StringSettings(Group):
+    """Strings"""
+
+    n: int = option(120, "bits of a string, a multiple of k and of 8", ge=1, le=1e5, named=False)
+    k: int = option(8, "bits of a word", ge=1, le=30, named=False)
+    M_size: int = option(60, "number of modes, drawn with repetition", ge=1, le=1e5)
+    mode_threshold: int = option(30, "Hamming distance within which a mode is found, bits", ge=0)
+    reward_exponent: float = option(2.0, "log R = - this * distance to the nearest mode", gt=0)
+
+
+class PolicySettings(Group):
+    """Policies"""
+
+    width: int = option(64, "features of a token", ge=1, le=1e4)
+    n_layers: int = option(3, "encoder layers", ge=1, le=1e3)
+    n_heads: int = option(8, "attention heads, a divisor of the width", ge=1)
+    ff_width: int = option(64, "hidden units of a feed-forward layer", ge=1, le=1e5)
+    dropout: float = option(0.1, "in training; never in targets and evaluation", ge=0, le=0.99)
+    rand_action_prob: float = option(0.001, "share of uniformly random actions in training", ge=0, le=1)
+
+
+class LearningSettings(Group):
+    """Learning"""
+
+    learning_rate: float = option(
+        1e-3, "Adam of P_F, and of naive's P_B", gt=0, aliases=("lr",), paper="5e-4, 1e-3, 2e-3"
+    )
+    weight_decay: float = option(1e-5, "of both optimisers", ge=0)
+    log_z_learning_rate: float = option(1e-3, "Adam of each of log Z's 64 parts", gt=0, objectives=("tb",))
+    good_trajectories: int = option(0, "trajectories back from good strings in P_F's loss", ge=0, objectives=BALANCE)
+    subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=("subtb",))
+
+
+class BackwardSettings(Group):
+    """Backward policy"""
+
+    backward_learning_rate: float = option(
+        None, "Adam of P_B's own loss", shown="learning_rate's", gt=0, approaches=OWN_LOSS, aliases=("blr",)
+    )
+    gamma: float = option(0.9999, "its learning rate's factor per step; 1: off", gt=0, le=1, approaches=DECAYED)
+    target_decay: float = option(
+        0.9,
+        "weight of the old parameters in the targets, P_B's and the whole model's; 0: a copy each step",
+        ge=0,
+        lt=1,
+        objectives=BALANCE,
+    )
+    update_order: Literal["backward_first", "forward_first"] = option(
+        "backward_first", "which policy a step updates first; Algorithm 1: P_B", approaches=OWN_LOSS
+    )
+    backward_head_only: bool = option(
+        None, "P_B's own loss leaves the trunk alone", shown="False; tb: True", approaches=OWN_LOSS
+    )
+    uniform_initialisation: bool = option(True, "start a learned P_B at uniform", approaches=LEARNED)
+
+
+class DQNSettings(Group):
+    """DQN objectives"""
+
+    m_alpha: float = option(None, "Munchausen coefficient", shown="0.15; soft_dqn: 0", ge=0, lt=1, objectives=DQN)
+    m_l0: float = option(-25.0, "floor of c log pi, nats; write --m_l0=-25", lt=0, objectives=DQN)
+    leaf_coeff: float = option(5.0, "weight of transitions that complete a string", gt=0, objectives=DQN)
+    huber_delta: float = option(1.0, "where the loss turns linear, nats", gt=0, objectives=DQN)
+    replay_capacity: int = option(100_000, "transitions kept", ge=1, le=1e9, objectives=DQN)
+    replay_batch_size: int = option(256, "transitions per step", ge=1, le=1e7, objectives=DQN)
+    replay_priority_exponent: float = option(0.9, "alpha of prioritised replay", ge=0, le=1, objectives=DQN)
+    replay_importance_exponent: float = option(0.1, "beta of its importance weights", ge=0, le=1, objectives=DQN)
+    start_learning: int = option(50, "steps of sampling before learning starts", ge=0, objectives=DQN)
+    update_target_every: int = option(5, "steps between copies into the targets", ge=1, objectives=DQN)
+
+
+class EvaluationSettings(Group):
+    """Evaluation"""
+
+    validate_every: int = option(100, "steps between rows of metrics.csv", ge=1)
+    corr_every: int = option(10_000, "steps between reward correlations, minutes each; 0: never", ge=0)
+    corr_num_rounds: int = option(10, "backward trajectories per test string", ge=1, le=1e6)
+    correlation_network: Literal["target", "online"] = option(
+        "target", "whose P_F and P_B are correlated; target: the whole model's"
+    )
+    exact_every: int = option(1_000, "steps between exact distances, on small sizes; 0: never", ge=0)
+
+
+class MachineSettings(Group):
+    """Run"""
+
+    device: Literal["cpu", "cuda"] = option(None, "where it runs", shown="cuda, else cpu", free=True)
+    threads: int = option(1, "of torch; two runs of one thread beat one run of two", ge=1, le=1024, free=True)
+    kernels: Literal["auto", "torch", "compiled"] = option(
+        "auto",
+        "the encoder: torch's layers, or compiled functions, which draw other dropouts; auto: compiled on a CPU "
+        "where the heads divide 64",
+        free=True,
+    )
+    output_dir: Folder = option("runs", "relative to the current folder", free=True)
+    if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
+    checkpoint_every: int = option(500, "steps between checkpoints", ge=1, free=True)
+    wandb: Text = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
+    tensorboard: bool = option(False, "event files in the run folder", free=True)
+
+
+class Settings(
+    ExperimentSettings,
+    StringSettings,
+    PolicySettings,
+    LearningSettings,
+    BackwardSettings,
+    DQNSettings,
+    EvaluationSettings,
+    MachineSettings,
+):
+    """A run of bit strings."""
 
 
 def parse(argv: list[str]) -> ConfigDict:
@@ -144,26 +171,24 @@ def parse(argv: list[str]) -> ConfigDict:
     Raises:
         ExperimentError: anything about them is wrong.
     """
-    values = options.parse(
-        make_parser(), BY_NAME, argv, objective_option="objective", objective_aliases=OBJECTIVE_ALIASES
-    )
-    config = ConfigDict(_resolve(values))
+    description = "Train one objective with one backward approach on bit strings."
+    config = ConfigDict(_resolve(options.parse(Settings, argv, "python bitseq/run.py", description, "objective")))
     _check_combinations(config)
     return config
 
 
 def _resolve(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in the defaults that depend on other options or on the machine, and name the environment."""
-    if values["backward_learning_rate"] is None:
-        values["backward_learning_rate"] = values["learning_rate"]
-    if values["backward_head_only"] is None:
-        values["backward_head_only"] = values["objective"] == "tb"
-    if values.get("m_alpha", 0.0) is None:
-        values["m_alpha"] = 0.15 if values["objective"] == "munchausen_dqn" else 0.0
-    if values["device"] is None:
-        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    if values["kernels"] == "auto":
-        values["kernels"] = "compiled" if _can_be_compiled(values["device"], values["n_heads"]) else "torch"
+    device = values["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    compiled = "compiled" if _can_be_compiled(device, values["n_heads"]) else "torch"
+    resolved = {
+        "backward_learning_rate": values["learning_rate"],
+        "backward_head_only": values["objective"] == "tb",
+        "m_alpha": 0.15 if values["objective"] == "munchausen_dqn" else 0.0,
+        "device": device,
+    }
+    values |= {name: default for name, default in resolved.items() if name in values and values[name] is None}
+    values["kernels"] = compiled if values["kernels"] == "auto" else values["kernels"]
     return {"environment": f"n={values['n']}-k={values['k']}", **values}
 
 
@@ -190,7 +215,7 @@ def _check_combinations(config: ConfigDict) -> None:
             f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --objective munchausen_dqn for another"
         )
     has_target = config.correlation_network == "target" or config.backward_approach in TARGETED
-    if not has_target and config.get("target_decay", None) not in (None, BY_NAME["target_decay"].default):
+    if not has_target and config.get("target_decay", None) not in (None, Settings.model_fields["target_decay"].default):
         raise ExperimentError(
             "--target_decay has no effect with --correlation_network online and --backward_approach "
             f"{config.backward_approach}: leave it out"
@@ -211,14 +236,10 @@ def _check_combinations(config: ConfigDict) -> None:
 
 def run_directory(config: ConfigDict) -> Path:
     """``<output_dir>/bitseq/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
-    standard = _resolve({name: BY_NAME[name].default for name in BY_NAME} | {"objective": config.objective})
+    standard = _resolve(options.applicable(Settings(), config.objective) | {"objective": config.objective})
     standard["backward_learning_rate"] = config.learning_rate
-    differing = {
-        option.name: f"{option.name}={config[option.name]}"
-        for option in BY_NAME.values()
-        if option.name in config and option.name not in UNNAMED_OPTIONS
-        if config[option.name] != standard[option.name]
-    }
-    environment = [config.environment, *(differing.pop(o.name) for o in OPTIONS["strings"] if o.name in differing)]
+    differing = options.differing(Settings, config, standard)
+    strings = [differing.pop(name) for name in StringSettings.model_fields if name in differing]
+    environment = options.folder_name([config.environment, *strings])
     folder = options.folder_name([config.objective, config.backward_approach, *differing.values()])
-    return Path(config.output_dir) / "bitseq" / options.folder_name(environment) / folder / f"seed={config.seed}"
+    return Path(config.output_dir) / "bitseq" / environment / folder / f"seed={config.seed}"

@@ -17,7 +17,10 @@ IDENTITY = {
     "learning_rate": "learning_rate",
     "seed": "seed",
 }
+# Fields whose product is a run's length in trajectories.
+LENGTH = ("num_iterations", "batch_size")
 BACKWARD_LEARNING_RATE = "backward_learning_rate"
+OF_ENVIRONMENT: dict[str, str] = {}  # fields that make another environment, unless they have this value
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -33,6 +36,8 @@ _CURVES: dict[str, Any] = {
     "y_label": "modes found, of 60",
     "metric": MODES,
 }
+_CURRENT = {"y": "modes_current", "y_label": "modes, of 60"}
+_LOG_REWARD = {"y": "mean_log_reward", "y_label": "mean log R (nats)", "floor": "mean_log_reward_perfect"}
 _RATES = _CURVES | {
     "x": "learning_rate",
     "y": "reward_correlation",
@@ -41,6 +46,8 @@ _RATES = _CURVES | {
 }
 FIGURES = (
     Figure("figure2", "Bit strings: modes found in training", **_CURVES),
+    Figure("figure2_current", "Bit strings: modes near the last 1,000 samples", **(_CURVES | _CURRENT)),
+    Figure("figure2_log_reward", "Bit strings: mean log R of training strings", **(_CURVES | _LOG_REWARD)),
     Figure("figure3", "Bit strings: correlation with the reward", **_RATES),
     Figure("appendix_learning_rates", "Bit strings: modes found, every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Bit strings: modes found, other settings", **_CURVES, varied=True),
@@ -64,9 +71,12 @@ EXPECTATIONS = (
 REPORTED = ("evidence*.csv", "figure2_partial.csv")
 SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
+    "modes_current": ("modes of the last 1,000", "{:.0f}"),
     "reward_correlation": ("reward correlation", "{:.3f}"),
     "reward_correlation_uniform": ("same, uniform P_B", "{:.3f}"),
     "mean_log_reward": ("mean log R (nats)", "{:.1f}"),
+    "mean_log_reward_perfect": ("of a perfect sampler", "{:.1f}"),
+    "log_z_error": ("log Z error (nats)", "{:.1f}"),
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),
     "wall_s": ("minutes", "{:.0f}"),
@@ -79,3 +89,16 @@ PUBLISHED = Published(
     averaged=("mean_log_reward",),
     window=100,
 )
+
+
+def configuration(words: list[str]) -> dict[str, Any] | None:
+    """The configuration of ``python bitseq/run.py ...``; None of any other command.
+
+    Raises:
+        ExperimentError: the arguments are wrong.
+    """
+    if words[:2] != ["python", "bitseq/run.py"]:
+        return None
+    from bitseq import settings  # what only reads numbers does not need it
+
+    return settings.parse(words[2:]).to_dict()

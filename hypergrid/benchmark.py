@@ -26,13 +26,13 @@ from gfn.samplers import Sampler
 from gfn.utils.modules import MLP
 from ml_collections import ConfigDict
 
+from hypergrid import settings
 from hypergrid.agents.base import LearningAgent
 from hypergrid.agents.dqn import QAgent
 from hypergrid.agents.table import make_agent
 from hypergrid.common import backward_loss
 from hypergrid.common.algorithm import train_step
 from hypergrid.common.terminal import command
-from hypergrid.experiments.config import algo, general, hypergrid
 from hypergrid.torchgfn.estimators import as_mlp
 
 APPROACHES = ("uniform", "tlm")
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hypergrid.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--warmup", type=int, default=500, help="training iterations before measuring (500)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (7)")
-    parser.add_argument("--algorithms", nargs="+", default=algo.LEARNING, choices=algo.LEARNING)
+    parser.add_argument("--algorithms", nargs="+", default=settings.LEARNING, choices=settings.LEARNING)
     parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
 
@@ -94,7 +94,7 @@ def measure(name: str, approaches: list[str], warmup: int, rounds: int) -> None:
 def trained_agent(name: str, approach: str, warmup: int) -> LearningAgent:
     """A default agent of seed 1 after ``warmup`` iterations."""
     config = ConfigDict(
-        {"general": general.get_config("1"), "env": hypergrid.get_config(), "algo": algo.get_config(name)}
+        {"general": settings.general(1), "env": settings.environment("standard"), "algo": settings.algorithm(name)}
     )
     config.algo.backward_approach, config.general.device = approach, "cpu"
     agent = make_agent(config)

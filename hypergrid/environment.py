@@ -8,7 +8,7 @@ With a_d = |s_d / (H-1) - 0.5|,
 in exact arithmetic. torchgfn computes a_d in floating point, where of the mirror cells 1 and 9 of H = 11, both at
 a = 0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. The states class and the exact
 distribution are torchgfn's; state indices are its canonical ones (row-major). Actions 0..D-1 add 1 to that coordinate,
-action D stops.
+action D stops. A grid of too many states to list has no tables; all else is the same.
 """
 
 import math
@@ -19,35 +19,48 @@ from gfn.gym import HyperGrid
 from gfn.gym.hypergrid import OriginalReward
 from torch import Tensor
 
+from hypergrid.settings import MAX_ENUMERATED
+
 
 class ExactReward(OriginalReward):
     """torchgfn's ``original`` reward in whole numbers: with a = b / (2 (H-1)), b = |2 s - (H-1)|."""
 
     def __call__(self, states: Tensor) -> Tensor:
         """(..., D) whole states -> (...,) rewards, in the default float type."""
+        shell, band = self.zones(states)
+        return self.kwargs["R0"] + shell.prod(-1) * self.kwargs["R1"] + band.prod(-1) * self.kwargs["R2"]
+
+    def zones(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole numbers -> of each whether a > 0.25, and whether 0.3 < a < 0.4."""
         span = self.height - 1
-        twice = (2 * states - span).abs()
-        shell = (2 * twice > span).prod(-1)
-        band = ((5 * twice > 3 * span) & (5 * twice < 4 * span)).prod(-1)
-        return self.kwargs["R0"] + shell * self.kwargs["R1"] + band * self.kwargs["R2"]
+        twice = (2 * coordinates - span).abs()
+        return 2 * twice > span, (5 * twice > 3 * span) & (5 * twice < 4 * span)
 
 
 class ExactGrid(HyperGrid):
-    """torchgfn's ``HyperGrid`` whose reward is ``ExactReward``; all states are stored.
+    """torchgfn's ``HyperGrid`` whose reward is ``ExactReward``.
 
     Args:
         ndim, height: D and H.
+        store_all_states: whether they fit into memory.
         levels: R0, R1 and R2.
     """
 
-    def __init__(self, ndim: int, height: int, **levels: float) -> None:
-        # Modes are not validated: that would refuse heights under 5.
-        super().__init__(ndim=ndim, height=height, reward_fn_kwargs=levels, store_all_states=True, validate_modes=False)
+    def __init__(self, ndim: int, height: int, *, store_all_states: bool = True, **levels: float) -> None:
+        super().__init__(
+            ndim=ndim,
+            height=height,
+            reward_fn_kwargs=levels,
+            store_all_states=store_all_states,
+            validate_modes=False,  # it would refuse heights under 5
+        )
         self.reward_fn = ExactReward(height, ndim, **levels)
 
     def log_partition(self, condition: None = None) -> float:
-        """Log sum of the rewards, nats; torchgfn's own was computed before the reward was replaced."""
-        return math.log(self.reward(self.all_states).double().sum().item())
+        """log Z in closed form, nats: Z = R0 H^D + R1 shell^D + R2 band^D, of the H coordinates those in each zone."""
+        counts = [self.height, *(int(zone.sum()) for zone in self.reward_fn.zones(torch.arange(self.height)))]
+        levels = (self.reward_fn.kwargs[name] for name in ("R0", "R1", "R2"))
+        return math.log(sum(level * count**self.ndim for level, count in zip(levels, counts, strict=True)))
 
 
 class GridEnvironment:
@@ -62,10 +75,12 @@ class GridEnvironment:
     Attributes:
         gfn: the torchgfn environment.
         n_states: H**D, all of them terminating.
+        log_z: log sum of R, nats.
+        enumerated: whether there are at most ``MAX_ENUMERATED`` states; the tables below exist only then.
         log_rewards: (H**D,) log R of every state, nats, on ``device``.
+        modes: (H**D,) the number of the mode that each state is in, -1 for none.
         true_distribution: (H**D,) float64 NumPy array R / Z.
         probability_levels: (K,) its few distinct values, and (K,) how many states have each.
-        log_z: log sum of R, nats.
     """
 
     def __init__(self, ndim: int, height: int, R0: float, R1: float, R2: float, device: str = "cpu") -> None:
@@ -73,13 +88,17 @@ class GridEnvironment:
         self.n_states = height**ndim
         self.stop_action = ndim
         self.max_length = ndim * (height - 1) + 1
-        self.gfn = ExactGrid(ndim, height, R0=R0, R1=R1, R2=R2)
-        rewards = self.gfn.reward(self.gfn.all_states).double()
+        self.enumerated = self.n_states <= MAX_ENUMERATED
+        self.gfn = ExactGrid(ndim, height, store_all_states=self.enumerated, R0=R0, R1=R1, R2=R2)
         self.log_z = self.gfn.log_partition()
-        self.true_distribution = (rewards / rewards.sum()).numpy()
-        self.probability_levels = np.unique(self.true_distribution, return_counts=True)
-        self.log_rewards = rewards.log().to(device=self.device, dtype=torch.get_default_dtype())
         self.strides = torch.tensor([height ** (ndim - 1 - d) for d in range(ndim)], device=self.device)
+        if self.enumerated:
+            states = self.gfn.all_states.tensor
+            self.log_rewards = self._log_reward(states).to(self.device)
+            self.modes = self._mode(states).to(self.device)
+            rewards = self.gfn.reward_fn(states).double()
+            self.true_distribution = (rewards / rewards.sum()).numpy()
+            self.probability_levels = np.unique(self.true_distribution, return_counts=True)
 
     def index(self, states: Tensor) -> Tensor:
         """(M, D) states -> (M,) canonical indices."""
@@ -91,7 +110,19 @@ class GridEnvironment:
 
     def log_reward(self, states: Tensor) -> Tensor:
         """(M, D) -> (M,) log R in nats."""
-        return self.log_rewards[self.index(states)]
+        return self.log_rewards[self.index(states)] if self.enumerated else self._log_reward(states)
+
+    def mode(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M,) number of the mode, one of 2^D corners, that each state is in; -1: in none."""
+        return self.modes[self.index(states)] if self.enumerated else self._mode(states)
+
+    def _log_reward(self, states: Tensor) -> Tensor:
+        return self.gfn.reward_fn(states).double().log().to(torch.get_default_dtype())
+
+    def _mode(self, states: Tensor) -> Tensor:
+        _, band = self.gfn.reward_fn.zones(states)
+        corner = ((2 * states >= self.height) * 2 ** torch.arange(self.ndim, device=states.device)).sum(-1)
+        return torch.where(band.all(-1), corner, -1)
 
     def forward_mask(self, states: Tensor) -> Tensor:
         """(M, D) -> (M, D+1) boolean: coordinates below H-1 can grow, stop is always legal."""

@@ -30,10 +30,18 @@ CURVES = (
     ("pb_deviation", "mean |log P_B - log uniform| (nats)", "linear"),
     ("log_z_error", "|estimated - true log Z| (nats)", "log"),
 )
+# Of a grid whose states are not listed.
+LARGE_CURVES = (
+    ("mean_log_reward", "mean log R of the last samples (nats)", "linear"),
+    ("modes_visited", "modes among the last samples", "linear"),
+    ("loss", "loss of P_F at that step", "log"),
+    ("pb_deviation", "mean |log P_B - log uniform| (nats)", "linear"),
+    ("log_z_error", "|estimated - true log Z| (nats)", "log"),
+)
 
 
 def draw_run(directory: Path, agent) -> None:
-    """Write ``curves.png`` and ``distribution.png`` into a run folder.
+    """Write ``curves.png``, and ``distribution.png`` where the states are listed, into a run folder.
 
     Args:
         directory: the run folder, with its metrics.csv.
@@ -41,7 +49,10 @@ def draw_run(directory: Path, agent) -> None:
     """
     metrics, config = read_metrics(directory), read_config(directory)
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
-    for axis, (column, label, scale) in zip(axes.flat, CURVES, strict=True):
+    curves = CURVES if agent.environment.enumerated else LARGE_CURVES
+    for axis in axes.flat[len(curves) :]:
+        axis.axis("off")
+    for axis, (column, label, scale) in zip(axes.flat, curves, strict=False):
         axis.xaxis.set_major_formatter(EngFormatter())
         _draw_metric(axis, metrics, column, label, scale, COLOURS[config["algo"].get("backward_approach")])
         floor = {"l1_dist": 1.0, "total_variation": config["env"]["height"] ** config["env"]["ndim"] / 2}.get(column)
@@ -52,7 +63,8 @@ def draw_run(directory: Path, agent) -> None:
     figure.suptitle(title(config))
     save_picture(figure, directory / "curves.png", dpi=120)
     plt.close(figure)
-    _draw_distribution(directory / "distribution.png", agent, title(config))
+    if agent.environment.enumerated:
+        _draw_distribution(directory / "distribution.png", agent, title(config))
 
 
 def title(config: dict) -> str:

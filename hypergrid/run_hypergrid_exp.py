@@ -12,12 +12,13 @@ from hypergrid.common.run_folder import Run
 from hypergrid.common.terminal import command
 from hypergrid.suite import RESULTS_VERSIONS
 
+TOO_LARGE = (
+    "note: a grid of {:.3g} states is not listed: only mean_log_reward, modes_visited and log_z_error are measured"
+)
+
 
 def main(argv: list[str]) -> int:
     """Run the command line ``argv``, program name first; returns the exit status."""
-    if {"--help", "-h", "--helpfull"} & set(argv):
-        print(__doc__, settings.__doc__, sep="\n")
-        return 0
     return command(lambda: run_experiment(argv), "go on with --general.if_exists=resume")
 
 
@@ -50,13 +51,15 @@ def run_experiment(argv: list[str]) -> None:
 
     torch.set_num_threads(config.general.threads)
     agent = make_agent(config)
+    if not agent.environment.enumerated:
+        print(TOO_LARGE.format(agent.environment.n_states), file=sys.stderr)
     with run.recorded(COLUMNS):
         first = run.restore(agent)
         tracker = Tracker(
             run.name,
             n_steps=agent.n_steps,
             first_step=first,
-            main_metric="l1_dist",
+            main_metric="l1_dist" if agent.environment.enumerated else "mean_log_reward",
             directory=run.directory,
             config=run.config,
             tensorboard=config.general.tensorboard,

@@ -1,123 +1,134 @@
-"""From the command line to a checked configuration: every field is parsed and checked before anything starts.
+"""From the command line to a checked configuration: every field is declared once and checked before anything starts.
 
     --general FILE[:SEED] --env FILE[:NAME] --algo FILE[:NAME] [--SECTION.FIELD VALUE ...]
 
-Each FILE defines ``get_config(argument) -> ConfigDict``. absl and ml_collections do the parsing; what they answer
-with a traceback, or swallow, is answered here with one sentence.
+Each FILE defines ``get_config(argument) -> ml_collections.ConfigDict``, a section. The shipped ones are made from the
+models below; one of your own may hold other values.
 """
 
-import difflib
 import importlib.util
 import math
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+from pydantic import ValidationError
 
+from hypergrid.common import options
 from hypergrid.common.backward_loss import APPROACHES
+from hypergrid.common.options import Folder, Group, Text, option
 from hypergrid.common.run_folder import IF_EXISTS
 from hypergrid.common.terminal import ExperimentError
-from hypergrid.experiments.config import algo as shipped_algo
-from hypergrid.experiments.config import general as shipped_general
-from hypergrid.experiments.config import hypergrid as shipped_environment
 
-SECTIONS = ("general", "env", "algo")
-MAX_STATES = 20_000_000  # the true distribution is held in memory
-
-# Fields that a resumed run may change: where it is stored, shown and computed, never what is computed.
-FREE_FIELDS = (
-    "output_dir",
-    "if_exists",
-    "wandb_project",
-    "tensorboard",
-    "checkpoint_interval",
-    "device",
-    "threads",
-    "kernels",
-)
-# Fields that do not name a run folder: the seed has a level of its own.
-UNNAMED_FIELDS = (*FREE_FIELDS, "seed", "name", "backward_approach")
-
-Check = tuple[Callable[[Any], bool], str]
+LEARNING = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
+DQN = LEARNING[3:]
+REFERENCES = ("perfect", "uniform")  # draws from R/Z, the floor; a uniform P_F: they learn nothing
+MAX_ENUMERATED = 20_000_000  # states whose tables are held in memory
+REWARDS = {"standard": (1e-3, 0.5, 2.0), "hard": (1e-4, 1.0, 3.0)}  # R0, R1, R2
+MAX_STATES = 2**62  # a state has a number of 64 bits
 
 
-def _at_least(low: float) -> Check:
-    return (lambda value: math.isfinite(value) and value >= low), f"at least {low:g}"
+class GeneralSettings(Group):
+    """General: of every run"""
 
-
-def _above(low: float) -> Check:
-    return (lambda value: math.isfinite(value) and value > low), f"greater than {low:g}"
-
-
-def _within(low: float, high: float) -> Check:
-    return (lambda value: low <= value <= high), f"between {low:g} and {high:g}"
-
-
-def _one_of(*options: str) -> Check:
-    return (lambda value: value in options), "one of " + ", ".join(options)
-
-
-CHECKS: dict[str, Check] = {
-    "general.seed": _at_least(1),
-    "general.device": _one_of("cpu", "cuda"),
-    "general.threads": _at_least(1),
-    "general.kernels": _one_of("auto", "torch", "compiled"),
-    "general.n_trajectories": _at_least(1),
-    "general.n_envs": _within(1, 1e6),
-    "general.validation_interval": _at_least(1),
-    "general.validation_samples": _within(1, 1e9),
-    "general.exact_interval": _at_least(0),
-    "general.checkpoint_interval": _at_least(1),
-    "general.output_dir": (bool, "a folder's name"),
-    "general.if_exists": _one_of(*IF_EXISTS),
-    "general.wandb_project": (lambda value: True, "text"),
-    "general.tensorboard": (lambda value: True, "true or false"),
-    "env.name": (lambda value: re.fullmatch(r"\w+", value) is not None, "a name of letters, digits and _"),
-    "env.ndim": _at_least(1),
-    "env.height": _at_least(3),
-    "env.R0": _above(0),
-    "env.R1": _at_least(0),
-    "env.R2": _at_least(0),
-    "algo.name": _one_of(*shipped_algo.LEARNING, *shipped_algo.REFERENCES),
-    "algo.backward_approach": _one_of(*APPROACHES),
-    "algo.learning_rate": _above(0),
-    "algo.log_z_learning_rate": _above(0),
-    "algo.backward_learning_rate": _above(0),
-    "algo.backward_learning_rate_decay": (lambda value: 0 < value <= 1, "greater than 0 and at most 1"),
-    "algo.target_decay": (lambda value: 0 <= value < 1, "at least 0 and less than 1"),
-    "algo.zero_initialisation": (lambda value: True, "true or false"),
-    "algo.tied_trunk": (lambda value: True, "true or false"),
-    "algo.update_order": _one_of("backward_first", "forward_first"),
-    "algo.gradient_clipping": _at_least(0),
-    "algo.hidden_width": _within(1, 1e5),
-    "algo.hidden_layers": _at_least(1),
-    "algo.subtb_lambda": _above(0),
-    "algo.huber_delta": _above(0),
-    "algo.start_learning": _at_least(0),
-    "algo.replay_capacity": _within(1, 1e9),
-    "algo.replay_batch_size": _within(1, 1e7),
-    "algo.replay_priority_exponent": _within(0, 1),
-    "algo.replay_importance_exponent": _within(0, 1),
-    "algo.m_alpha": (lambda value: 0 <= value < 1, "at least 0 and less than 1"),
-    "algo.m_l0": (lambda value: value < 0, "less than 0"),
-}
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-# What each field holds, read off the shipped defaults.
-TYPES: dict[str, type] = {
-    f"{section}.{field}": type(value)
-    for section, shipped in (
-        ("general", [shipped_general.get_config()]),
-        ("env", [shipped_environment.get_config()]),
-        ("algo", [shipped_algo.get_config(name) for name in shipped_algo.LEARNING]),
+    seed: int = option(1, "splits into streams for initialisation, sampling, replay, evaluation", ge=1, named=False)
+    device: Literal["cpu", "cuda"] = option("cpu", "cuda is slower: the network is small", free=True)
+    threads: int = option(1, "of torch; two runs of one thread beat one run of two", ge=1, free=True)
+    kernels: Literal["auto", "torch", "compiled"] = option(
+        "auto", "the rollout: compiled (auto), or torch, the readable form: the same draws, far slower", free=True
     )
-    for fields in shipped
-    for field, value in fields.items()
-}
+    n_trajectories: int = option(1_000_000, "sampled in the whole run, rounded up to whole iterations", ge=1)
+    n_envs: int = option(16, "trajectories per iteration", ge=1, le=1e6)
+    validation_interval: int = option(100, "iterations between rows of metrics.csv", ge=1)
+    validation_samples: int = option(
+        200_000, "last terminal states that the empirical distances are computed on", ge=1, le=1e9
+    )
+    exact_interval: int = option(
+        5_000, "iterations between exact distances, on grids of up to a million states; 0: never", ge=0
+    )
+    checkpoint_interval: int = option(1_000, "iterations", ge=1, free=True)
+    output_dir: Folder = option("runs", "relative to the current folder", free=True)
+    if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
+    wandb_project: Text = option("", "WANDB_MODE=offline works without a network", free=True)
+    tensorboard: bool = option(False, "event files in the run folder", free=True)
+
+
+class EnvironmentSettings(Group):
+    """Environment: a grid of height^ndim states"""
+
+    name: str = option("standard", "of the reward: standard, hard or your own", pattern=r"^\w+$", named=False)
+    ndim: int = option(4, "D, number of coordinates", ge=1)
+    height: int = option(20, "H, values per coordinate", ge=3)
+    R0: float = option(1e-3, "reward of every state; hard: 1e-4", gt=0)
+    R1: float = option(0.5, "added in the shell around a mode; hard: 1", ge=0)
+    R2: float = option(2.0, "added at the modes; hard: 3", ge=0)
+
+
+class AlgorithmSettings(Group):
+    """Algorithm: what trains P_F and P_B"""
+
+    name: Literal[*LEARNING, *REFERENCES] = option("munchausen_dqn", "loss of P_F, or a reference", named=False)
+    backward_approach: Literal[*APPROACHES] = option("tlm", "what trains P_B", named=False)
+    learning_rate: float = option(1e-3, "Adam of P_F", gt=0)
+    backward_learning_rate: float = option(1e-3, "Adam of P_B (tlm, pessimistic)", gt=0)
+    backward_learning_rate_decay: float = option(0.999, "factor per step (tlm); 1: off", gt=0, le=1)
+    target_decay: float = option(
+        0.75, "weight of the old parameters in the targets of P_B (tlm) and Q; 0: no target", ge=0, lt=1
+    )
+    zero_initialisation: bool = option(True, "start a learned P_B at uniform")
+    tied_trunk: bool = option(True, "P_F and P_B share the trunk")
+    update_order: Literal["backward_first", "forward_first"] = option("backward_first", "which policy is updated first")
+    gradient_clipping: float = option(0.0, "largest norm of a gradient; 0: off", ge=0)
+    hidden_width: int = option(256, "units of a hidden layer", ge=1, le=1e5)
+    hidden_layers: int = option(2, "hidden layers of the trunk", ge=1)
+    log_z_learning_rate: float = option(0.1, "Adam of log Z", gt=0, objectives=["tb"])
+    subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=["subtb"])
+    huber_delta: float = option(1.0, "where the loss turns linear, nats", gt=0, objectives=DQN)
+    start_learning: int = option(16, "iterations of sampling before learning starts", ge=0, objectives=DQN)
+    replay_capacity: int = option(100_000, "transitions kept", ge=1, le=1e9, objectives=DQN)
+    replay_batch_size: int = option(256, "transitions per step", ge=1, le=1e7, objectives=DQN)
+    replay_priority_exponent: float = option(0.5, "alpha of prioritised replay; 0: uniform", ge=0, le=1, objectives=DQN)
+    replay_importance_exponent: float = option(
+        0.0, "beta of its importance weights; 0: none", ge=0, le=1, objectives=DQN
+    )
+    m_alpha: float = option(0.15, "Munchausen coefficient", ge=0, lt=1, objectives=["munchausen_dqn"])
+    m_l0: float = option(-100.0, "floor of the scaled log policy, nats", lt=0, objectives=["munchausen_dqn"])
+
+
+SECTIONS: dict[str, type[Group]] = {"general": GeneralSettings, "env": EnvironmentSettings, "algo": AlgorithmSettings}
+EXAMPLES = {"general": "general.py:3", "env": "hypergrid.py:standard", "algo": "algo.py:munchausen_dqn"}
+FREE_FIELDS = options.free_fields(GeneralSettings)
+
+
+def general(seed: int) -> ConfigDict:
+    """The paper's general settings."""
+    return ConfigDict(GeneralSettings().model_dump() | {"seed": seed})
+
+
+def environment(name: str) -> ConfigDict:
+    """The paper's grid with one of its rewards.
+
+    Raises:
+        ValueError: there is no such reward.
+    """
+    if name not in REWARDS:
+        raise ValueError(f"there is no environment {name!r}: it must be one of {', '.join(REWARDS)}")
+    levels = dict(zip(("R0", "R1", "R2"), REWARDS[name], strict=True))
+    return ConfigDict(EnvironmentSettings().model_dump() | {"name": name} | levels)
+
+
+def algorithm(name: str) -> ConfigDict:
+    """The paper's settings of an objective; a reference has its name alone.
+
+    Raises:
+        ValueError: there is no such algorithm.
+    """
+    if name in REFERENCES:
+        return ConfigDict({"name": name})
+    if name not in LEARNING:
+        raise ValueError(f"there is no algorithm {name!r}: it must be one of {', '.join(LEARNING + REFERENCES)}")
+    return ConfigDict(options.applicable(AlgorithmSettings(), name) | {"name": name})
 
 
 def parse(argv: list[str]) -> ConfigDict:
@@ -126,47 +137,50 @@ def parse(argv: list[str]) -> ConfigDict:
     Raises:
         ExperimentError: anything about it is wrong.
     """
-    files, argv = _files_of(argv)
-    defaults = {section: _load(section, files.get(section)) for section in SECTIONS}
-    _require_known_fields(argv, defaults)
-    values = flags.FlagValues()
-    for section in SECTIONS:
-        config_flags.DEFINE_config_dict(section, defaults[section], flag_values=values, sys_argv=argv)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ExperimentError(_explain(str(error).splitlines()[0], defaults)) from error
-    if rest:
-        raise ExperimentError(
-            f"unexpected argument {rest[0]!r}: write --section.field=value; true and false need the '='"
-        )
-    config = ConfigDict({section: getattr(values, section) for section in SECTIONS})
-    check(config)
+    parser = options.Parser("python hypergrid/run_hypergrid_exp.py", "Train one algorithm with one backward approach.")
+    for section, model in SECTIONS.items():
+        example = f"as in hypergrid/experiments/config/{EXAMPLES[section]}"
+        parser.add_argument(f"--{section}", metavar="FILE[:ARGUMENT]", required=True, help=example)
+        parser.add_model(model, f"{section}.")
+    texts = parser.texts(argv[1:])
+    config = ConfigDict()
+    for section, model in SECTIONS.items():
+        prefix = f"{section}."
+        given = {name.removeprefix(prefix): text for name, text in texts.items() if name.startswith(prefix)}
+        overrides = options.read(model, given, f"--{prefix}").model_dump(include=given.keys())
+        config[section] = check_section(section, _load(section, texts[section]) | overrides)
+    _check_combinations(config)
     return config
 
 
-def check(config: ConfigDict) -> None:
-    """Check every field, and the combinations that cannot work; NumPy's numbers become plain ones.
+def check_section(section: str, values: dict[str, Any]) -> ConfigDict:
+    """A section's values, checked.
 
     Raises:
-        ExperimentError: names the field, its value and what it may be.
+        ExperimentError: one is missing, has no effect, or is not what it must be.
     """
-    _require_complete(config)
-    for section in SECTIONS:
-        _make_plain(config[section])
-        for field, value in config[section].items():
-            holds, allowed = CHECKS[f"{section}.{field}"]
-            kind = TYPES[f"{section}.{field}"]
-            # A float may be written as a whole number; a boolean is no number, though Python says so.
-            if not (type(value) is kind or (kind is float and type(value) is int)):
-                raise ExperimentError(f"{section}.{field} is {value!r}: it must be {KINDS[kind]}")
-            if not holds(value):
-                raise ExperimentError(f"{section}.{field} is {value!r}: it must be {allowed}")
+    model = SECTIONS[section]
+    try:
+        checked = model.model_validate(values, strict=True)
+    except ValidationError as error:
+        raise ExperimentError(options.sentence(error, f"{section}.")) from error
+    fields = algorithm(checked.name) if section == "algo" else model.model_fields
+    if missing := fields.keys() - values.keys():
+        raise ExperimentError(f"{section}.{min(missing)} is missing from its configuration file: add it")
+    if useless := values.keys() - fields.keys():
+        name = values["name"]
+        raise ExperimentError(f"{section}.{min(useless)} has no effect on {name!r}: remove it, or take algo.py:{name}")
+    return ConfigDict(checked.model_dump(include=values.keys()))
+
+
+def _check_combinations(config: ConfigDict) -> None:
     if config.env.ndim * math.log(config.env.height) > math.log(MAX_STATES):
         raise ExperimentError(
-            f"a grid of {config.env.height}^{config.env.ndim} states is too large to evaluate: "
-            f"lower env.ndim or env.height to at most {MAX_STATES:,} states"
+            f"a grid of {config.env.height}^{config.env.ndim} states is too large to number them: "
+            "lower env.ndim or env.height to at most 2^62 states"
         )
+    if config.algo.name == "perfect" and config.env.height**config.env.ndim > MAX_ENUMERATED:
+        raise ExperimentError(f"perfect draws from a list of all states: take a grid of at most {MAX_ENUMERATED:,}")
     if config.general.device == "cuda":
         import torch  # seconds to import: not before it is needed
 
@@ -174,49 +188,12 @@ def check(config: ConfigDict) -> None:
             raise ExperimentError("general.device is 'cuda', but this machine has no usable GPU: use cpu")
 
 
-def run_directory(config: ConfigDict) -> Path:
-    """``<output_dir>/hypergrid/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
-    shipped = {
-        "general": _shipped("general", str(config.general.seed)),
-        "env": _shipped("hypergrid", config.env.name),
-        "algo": _shipped("algo", config.algo.name),
-    }
-    parts = {
-        section: [
-            f"{field}={value}"
-            for field, value in sorted(config[section].items())
-            if field not in UNNAMED_FIELDS and value != shipped[section].get(field)
-        ]
-        for section in SECTIONS
-    }
-    environment = "-".join([config.env.name, *parts["env"]])
-    algorithm = [config.algo.name, config.algo.get("backward_approach"), *parts["algo"], *parts["general"]]
-    folder = "-".join(part for part in algorithm if part)
-    return Path(config.general.output_dir) / "hypergrid" / environment / folder / f"seed={config.general.seed}"
-
-
-def _files_of(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """What the flags of the sections name, and the other arguments."""
-    files, rest, words = {}, [], iter(argv)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if re.fullmatch(f"--?({'|'.join(SECTIONS)})", flag):
-            files[flag.lstrip("-")] = value if equals else next(words, "")
-        else:
-            rest.append(word)
-    return files, rest
-
-
-def _load(section: str, given: str | None) -> ConfigDict:
-    """The configuration of a file and its argument, unchanged by overrides."""
-    if not given:
-        raise ExperimentError(f"--{section} is missing: add --{section} experiments/config/FILE.py:ARGUMENT")
+def _load(section: str, given: str) -> dict[str, Any]:
+    """The values of a configuration file and its argument, NumPy's numbers as plain ones."""
     path, _, argument = given.partition(":")
-    if not Path(path).is_file():
-        raise ExperimentError(f"--{section}: there is no configuration file {path}; paths start at the current folder")
     spec = importlib.util.spec_from_file_location(f"{section}_config", path)
-    if spec is None:
-        raise ExperimentError(f"--{section}: {path} is not a Python file")
+    if spec is None or not Path(path).is_file():
+        raise ExperimentError(f"--{section}: there is no Python file {path}; paths start at the current folder")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -227,55 +204,21 @@ def _load(section: str, given: str | None) -> ConfigDict:
         raise ExperimentError(f"--{section} {given}: {reason}") from error
     if not isinstance(fields, ConfigDict):
         raise ExperimentError(f"--{section}: get_config of {path} must return an ml_collections ConfigDict")
-    _make_plain(fields)
-    return fields
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
 
 
-def _make_plain(fields: ConfigDict) -> None:
-    with fields.unlocked(), fields.ignore_type():
-        for field, value in fields.items():
-            if isinstance(value, np.generic):
-                fields[field] = value.item()
-
-
-def _require_known_fields(argv: list[str], defaults: dict[str, ConfigDict]) -> None:
-    for argument in argv[1:]:
-        name = argument.lstrip("-").partition("=")[0]
-        section, dot, field = name.partition(".")
-        if not argument.startswith("-") or not dot or section.removeprefix("no") not in SECTIONS:
-            continue
-        known = list(defaults[section.removeprefix("no")].keys())
-        if field not in known:
-            close = difflib.get_close_matches(field, known, 1)
-            hint = f"did you mean {close[0]}?" if close else "it has " + ", ".join(known)
-            raise ExperimentError(f"{section} has no field {field!r} here: {hint}")
-
-
-def _explain(message: str, defaults: dict[str, ConfigDict]) -> str:
-    """absl's message on a value of the wrong type, in this file's words; any other message as it is."""
-    found = re.match(r"flag --(\w+)\.(\w+)=(.*?): ", message)
-    if not found:
-        return message
-    section, field, value = found.groups()
-    return f"{section}.{field} is {value!r}: it must be {KINDS[type(defaults[section][field])]}"
-
-
-def _require_complete(config: ConfigDict) -> None:
-    name = config.algo.get("name")
-    required = {key for key in CHECKS if not key.startswith("algo.")} | {"algo.name"}
-    if name in shipped_algo.LEARNING + shipped_algo.REFERENCES:
-        required |= {f"algo.{field}" for field in shipped_algo.get_config(name)}
-    present = {f"{section}.{field}" for section in SECTIONS for field in config[section]}
-    if required - present:
-        raise ExperimentError(f"{min(required - present)} is missing from its configuration file: add it")
-    if present - required and name in shipped_algo.LEARNING + shipped_algo.REFERENCES:
-        raise ExperimentError(f"{min(present - required)} has no effect on {name!r}: remove it, or take algo.py:{name}")
-
-
-def _shipped(file: str, argument: str) -> dict[str, Any]:
-    """The shipped defaults to name a folder's differences against; none for an environment of the user's own."""
-    module = importlib.import_module(f"hypergrid.experiments.config.{file}")
-    try:
-        return module.get_config(argument).to_dict()
-    except ValueError:
-        return {}
+def run_directory(config: ConfigDict) -> Path:
+    """``<output_dir>/hypergrid/<environment>/<objective>-<approach>[-<what differs>]/seed=<k>``."""
+    shipped = {
+        "general": general(config.general.seed),
+        "env": environment(config.env.name) if config.env.name in REWARDS else {},
+        "algo": algorithm(config.algo.name),
+    }
+    parts = {
+        section: sorted(options.differing(model, config[section], shipped[section]).values())
+        for section, model in SECTIONS.items()
+    }
+    name = "-".join([config.env.name, *parts["env"]])
+    folder = [config.algo.name, config.algo.get("backward_approach", ""), *parts["algo"], *parts["general"]]
+    folder = "-".join(part for part in folder if part)
+    return Path(config.general.output_dir) / "hypergrid" / name / folder / f"seed={config.general.seed}"

@@ -17,7 +17,10 @@ IDENTITY = {
     "learning_rate": "algo.learning_rate",
     "seed": "general.seed",
 }
+# Fields whose product is a run's length in trajectories.
+LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
+OF_ENVIRONMENT: dict[str, str] = {}  # fields that make another environment, unless they have this value
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)
@@ -67,3 +70,16 @@ SHOWN = {
 }
 
 PUBLISHED = Published("trajectories", {"l1_dist": "L1 distance to R/Z"}, (8_000, 16_000, 24_000, 32_000, 80_000))
+
+
+def configuration(words: list[str]) -> dict[str, Any] | None:
+    """The configuration of ``python hypergrid/run_hypergrid_exp.py ...``; None of any other command.
+
+    Raises:
+        ExperimentError: the arguments are wrong.
+    """
+    if words[:2] != ["python", "hypergrid/run_hypergrid_exp.py"]:
+        return None
+    from hypergrid import settings  # what only reads numbers does not need it
+
+    return settings.parse(words[1:]).to_dict()

@@ -26,12 +26,12 @@ from mols.agents.dqn import QAgent
 from mols.agents.table import make_agent
 from mols.common import backward_loss
 from mols.common.algorithm import train_step
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.tasks import qm9, seh_frag
 
 APPROACHES = ("uniform", "tlm")
 TASKS = {"seh": seh_frag, "qm9": qm9}
-PROXIES = {seh_frag.NAME: "original", qm9.NAME: "embedded"}
+PROXIES = {seh_frag: "original", qm9: "embedded"}
 BATCH = 64
 ENVIRONMENT = ("forward_mask", "step", "undo", "keys")
 PARTS = ("rollout", "environment", "reward", "losses", "updates")
@@ -93,8 +93,8 @@ def warm_agent(task, objective: str, approach: str, data_dir: str) -> LearningAg
     """A default agent of seed 1 after two iterations."""
     argv = ["--algo", objective, "--backward_approach", approach, "--device", "cpu", "--batch_size", str(BATCH)]
     argv += ["--corr_every", "0", *(["--data_dir", data_dir] if data_dir else [])]
-    argv += ["--proxy", PROXIES[task.NAME]]  # the same network on every machine
-    config = settings.parse(argv, task.NAME, task.OPTIONS)
+    argv += ["--proxy", PROXIES[task]]  # the same network on every machine
+    config = settings.parse(argv, task.Settings)
     agent = make_agent(config, task.make_task(config))
     for _ in range(2):
         train_step(agent)

@@ -93,11 +93,14 @@ class MoleculeTracker:
         self.candidates: dict[str, Found] = {}
         self._top: list[tuple[float, int, str]] = []  # a heap of (reward, - order of discovery, SMILES)
         self._n_seen = 0
-        self._recent = {"reward": 0.0, "invalid": 0, "molecules": 0}
+        self._recent = {"reward": 0.0, "log_reward": 0.0, "invalid": 0, "molecules": 0}
 
-    def push(self, smiles: Sequence[str | None], rewards: Sequence[float], step: int) -> None:
-        """Take note of a batch; SMILES None is an invalid molecule."""
+    def push(
+        self, smiles: Sequence[str | None], rewards: Sequence[float], log_rewards: Sequence[float], step: int
+    ) -> None:
+        """Take note of a batch; SMILES None is an invalid molecule, log R in nats."""
         self._recent["reward"] += float(sum(rewards))
+        self._recent["log_reward"] += float(sum(log_rewards))
         self._recent["molecules"] += len(smiles)
         for text, reward in zip(smiles, rewards, strict=True):
             if text is None:
@@ -126,18 +129,24 @@ class MoleculeTracker:
         return [(smiles, reward) for reward, _, smiles in sorted(self._top, reverse=True)]
 
     def metrics(self) -> dict[str, float]:
-        """Modes and the best molecules so far; mean reward and share of invalid molecules since the last call."""
+        """Modes and the best molecules so far; since the last call, means of r and log R, share of invalid ones."""
         count = self._recent["molecules"]
         top = self.top
         metrics = {f"modes_found_{c.threshold:g}": len(c.modes) for c in self.counters}
         metrics |= {
             "mean_reward": self._recent["reward"] / count,
+            "mean_log_reward": self._recent["log_reward"] / count,
             "invalid_share": self._recent["invalid"] / count,
             "top_100_reward": float(np.mean([reward for _, reward in top])) if top else 0.0,
             "top_100_diversity": diversity([smiles for smiles, _ in top]),
         }
         self._recent = dict.fromkeys(self._recent, 0)
         return metrics
+
+    def best_first(self) -> dict[str, int]:
+        """Modes accepted best first, at each threshold."""
+        modes = sorted_modes(list(self.candidates.values()), self.thresholds[0])
+        return {f"modes_sorted_{each:g}": sum(mode.reward >= each for mode in modes) for each in self.thresholds}
 
     def state_dict(self) -> dict[str, Any]:
         """What was found, for a checkpoint: text and numbers."""

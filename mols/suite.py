@@ -1,5 +1,6 @@
 """What the copied folders must know of this suite: the versions of its results, and how they are shown and judged."""
 
+from importlib import import_module
 from typing import Any
 
 from mols.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, last, mean_over_training
@@ -17,7 +18,11 @@ IDENTITY = {
     "learning_rate": "lr",
     "seed": "seed",
 }
+# Fields whose product is a run's length in trajectories.
+LENGTH = ("n", "batch_size")
 BACKWARD_LEARNING_RATE = "blr"
+# Fields whose other values make results of their own, named with the environment; older runs lack them.
+OF_ENVIRONMENT = {"charges": "paper", "precision": "float32"}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -76,3 +81,17 @@ SHOWN = {
 }
 
 PUBLISHED = None  # no curves of the published code are known
+
+
+def configuration(words: list[str]) -> dict[str, Any] | None:
+    """The configuration of ``python -m mols.tasks.TASK ...``; None of any other command.
+
+    Raises:
+        ExperimentError: the arguments are wrong.
+    """
+    modules = {f"mols.tasks.{task}" for task in ENVIRONMENTS}
+    if words[:2] != ["python", "-m"] or words[2:3] == [] or words[2] not in modules:
+        return None
+    from mols import settings  # what only reads numbers does not need it
+
+    return settings.parse(words[3:], import_module(words[2]).Settings).to_dict()

@@ -48,7 +48,7 @@ def require_unchanged(suite: str, objective: str, approach: str, curve: Curve) -
     )
     assert same(curve, golden["runs"][approach]), (
         f"{suite}, {objective}, {approach}: what is computed has changed: raise the results version of {objective} in "
-        f"{suite}/suite.py, or mend the change"
+        f"{suite}/suite.py, or correct the change"
     )
 
 
@@ -67,7 +67,7 @@ def renew(suite: str) -> None:
         if before.get("results_version") == version:
             changed = [name for name, curve in before["runs"].items() if not same(curve, runs[name])]
             if changed:
-                sys.exit(f"error: {objective}, {changed[0]} has changed: raise its results version, or mend the change")
+                sys.exit(f"error: {objective}, {changed[0]} has changed: raise its version, or correct the change")
             runs |= before["runs"]
         new[objective] = {"results_version": version, "runs": runs}
     text = json.dumps(new).replace(', "', ',\n"').replace('{"', '{\n"')

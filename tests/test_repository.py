@@ -15,7 +15,7 @@ from each import each
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 FOLDERS = ("common", "analysis")  # the same bytes in every suite
-COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib", "ml_collections"}
+COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib", "ml_collections", "pydantic"}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
 
@@ -46,13 +46,13 @@ def differing_copies(root: Path, suites: list[str]) -> list[str]:
 
     def content(suite: str, name: str) -> dict[str, bytes]:
         place = root / suite / name
-        files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+        files = [path for path in place.rglob("*") if path.is_file()]
         return {str(f.relative_to(place)): f.read_bytes() for f in files if "__pycache__" not in f.parts}
 
     first, *others = suites
     return [
         f"rm -r {suite}/{name}; cp -r {first}/{name} {suite}/{name}"
-        for name in (*FOLDERS, "sweeps/common.sh")
+        for name in FOLDERS
         for suite in others
         if content(suite, name) != content(first, name)
     ]

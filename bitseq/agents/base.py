@@ -4,6 +4,7 @@ What the backward approaches differ in comes from their row of ``backward_loss.A
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from bitseq.environment import StringEnvironment
 from bitseq.evaluation import ModeTracker
 from bitseq.policies.backward import Backward, FixedBackward
 from bitseq.policies.model import Policies, Target
+from bitseq.reference import perfect
 from bitseq.sampling import Transitions, sample_trajectories, taken_log_pb
 
 
@@ -121,15 +123,12 @@ class LearningAgent(ABC):
         return self.config.target_decay
 
     def update_backward_target(self) -> None:
-        """P_B's target moves after P_B's step, and the whole model's where this was the second of the two."""
+        """One step of P_B's target."""
         self.policies.move_backward_target(self.target_decay)
-        if not self.backward_first:
-            self.target.move(self.target_decay)
 
-    def update_q_target(self) -> None:
-        """The target of the whole model, which is Q's too, moves after P_F's step, or after P_B's if that is later."""
-        if self.backward_first:
-            self.target.move(self.target_decay)
+    def update_model_target(self) -> None:
+        """One step of the target of the whole model, which is Q's too."""
+        self.target.move(self.target_decay)
 
     def scored_log_pb(self, next_states: Tensor, actions: Tensor, hidden: Tensor | None = None) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says.
@@ -149,7 +148,9 @@ class LearningAgent(ABC):
             log_pb = self.policies.backward.log_probs(self._last_states)
             deviation = uniform_deviation(log_pb, self.environment.backward_mask(self._last_states)).item()
             log_z = self.log_z_estimate().item()
-        metrics = {"pb_deviation": deviation, "log_z": log_z, **self.modes.metrics()}
+        true_log_z, mean_log_reward = self._perfect
+        metrics = {"pb_deviation": deviation, "log_z": log_z, "log_z_error": abs(log_z - true_log_z)}
+        metrics |= {"mean_log_reward_perfect": mean_log_reward, **self.modes.metrics()}
         if self._is_due(step, self.config.corr_every):
             metrics |= self._correlations(uniform_too=step == self.n_steps)
         if self._is_due(step, self.config.exact_every) and self.exact_is_possible:
@@ -157,6 +158,10 @@ class LearningAgent(ABC):
             learned = evaluation.exact_distribution(self.policies, self.environment, self.coefficient)
             metrics |= evaluation.exact_distances(learned, true)
         return metrics
+
+    @cached_property
+    def _perfect(self) -> tuple[float, float]:
+        return perfect(self.environment)
 
     def _is_due(self, step: int, every: int) -> bool:
         if every == 0:

@@ -10,9 +10,12 @@ from bitseq.environment import StringEnvironment
 
 COLUMNS = (
     "modes_found",
+    "modes_current",
     "mean_reward",
     "mean_log_reward",
+    "mean_log_reward_perfect",
     "log_z",
+    "log_z_error",
     "reward_correlation",
     "reward_correlation_uniform",
     "exact_total_variation",

@@ -44,7 +44,7 @@ class SamplingAgent:
         self.n_steps = -(-general.n_trajectories // general.n_envs)
         self._kernels = general.kernels
         self._validation_interval, self._exact_interval = general.validation_interval, general.exact_interval
-        self._histogram = evaluation.TerminalHistogram(environment.n_states, general.validation_samples)
+        self._histogram = evaluation.TerminalHistogram(general.validation_samples)
         self.policies = self._make_policies()
         self._parameters = [p for p in self.policies.parameters() if p.requires_grad]
 
@@ -75,7 +75,7 @@ class SamplingAgent:
     def update_backward_target(self) -> None:
         """No target."""
 
-    def update_q_target(self) -> None:
+    def update_model_target(self) -> None:
         """No target."""
 
     def exact_distribution(self) -> np.ndarray:
@@ -85,7 +85,7 @@ class SamplingAgent:
 
     def empirical_distribution(self) -> np.ndarray:
         """(n_states,) frequencies of the last terminal states sampled in training."""
-        return self._histogram.frequencies()
+        return self._histogram.frequencies(self.environment.n_states)
 
     @property
     def exact_is_possible(self) -> bool:
@@ -94,8 +94,14 @@ class SamplingAgent:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The metrics due at this step; the last step gets all of them."""
+        states = self.environment.states_at(torch.from_numpy(self._histogram.index).to(self.environment.device))
+        modes = self.environment.mode(states)
+        metrics = {"mean_log_reward": self.environment.log_reward(states).mean().item()}
+        metrics["modes_visited"] = len(modes[modes >= 0].unique())
+        if not self.environment.enumerated:
+            return metrics
         true = self.environment.true_distribution
-        metrics = evaluation.distances(self.empirical_distribution(), true)
+        metrics |= evaluation.distances(self.empirical_distribution(), true)
         metrics["l1_floor"] = evaluation.perfect_l1_dist(*self.environment.probability_levels, len(self._histogram))
         if self.exact_is_possible and self._exact_is_due(step):
             exact = evaluation.distances(self.exact_distribution(), true)

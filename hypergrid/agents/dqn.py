@@ -91,7 +91,7 @@ class QAgent(LearningAgent):
         dtype = torch.long if array.dtype.kind == "i" else torch.get_default_dtype()
         return torch.from_numpy(array).to(device=self.environment.device, dtype=dtype)
 
-    def update_q_target(self) -> None:
+    def update_model_target(self) -> None:
         """One EMA step of the Q target."""
         online = (self.policies.trunk, self.policies.forward_head)
         for target, source in zip(self.q_target, online, strict=True):

@@ -16,6 +16,8 @@ COLUMNS = (
     "exact_l1_dist",
     "exact_total_variation",
     "log_z_error",
+    "mean_log_reward",
+    "modes_visited",
 )
 
 

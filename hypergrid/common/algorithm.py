@@ -1,6 +1,6 @@
 """One training step, readable as Algorithm 1 of the paper, and the loop around it.
 
-    sample -> update P_B -> update the P_B target -> update P_F -> update the Q target -> log
+    sample -> update P_B -> update the P_B target -> update P_F -> update the model's target -> log
 
 Gritsaev et al. 2025, Algorithm 1. Every update clears all gradients before its backward pass, so that nothing
 one loss leaves behind reaches the other's step; gradients are clipped before the step; each target moves once
@@ -20,7 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .run_folder import ExperimentError, Run
+from .run_folder import Run
+from .terminal import ExperimentError
 from .tracking import Tracker
 
 
@@ -86,8 +87,8 @@ class Agent(Protocol):
     def forward_loss(self, batch: Any) -> Tensor | None:
         """The GFlowNet objective of P_F."""
 
-    def update_q_target(self) -> None:
-        """Move the target network of the DQN objectives."""
+    def update_model_target(self) -> None:
+        """Move the copies of the whole model, such as Q's target: once, when both policies are updated."""
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The metrics that are due at this step; touches neither weights, modes nor training streams."""
@@ -110,13 +111,11 @@ def update_backward(agent: Agent, batch: Any) -> float | None:
 
 
 def update_forward(agent: Agent, batch: Any) -> float | None:
-    """One gradient step of P_F on its objective, then one step of the Q target."""
+    """One gradient step of P_F on its objective."""
     loss = agent.forward_loss(batch)
     if loss is None or agent.forward_learner is None:
         return None
-    value = agent.forward_learner.minimise(loss, agent.parameters())
-    agent.update_q_target()
-    return value
+    return agent.forward_learner.minimise(loss, agent.parameters())
 
 
 def train_step(agent: Agent) -> dict[str, float | None]:
@@ -133,6 +132,8 @@ def train_step(agent: Agent) -> dict[str, float | None]:
             losses[name] = updates[name](agent, batch)
         except FloatingPointError as error:
             raise FloatingPointError(f"{name} is {error}") from error
+    if losses["loss"] is not None:
+        agent.update_model_target()
     return losses
 
 

@@ -1,36 +1,25 @@
 #!/usr/bin/env bash
-# Prints the runs of figure 1, one command a line, relative to the repository's root; printing is the dry run.
+# Prints the runs of figure 1, one command a line, to be run at the repository's root; printing is the dry run.
 #
 #     bash hypergrid/sweeps/figure1.sh | python -m hypergrid.analysis.launch
 #
-# From the environment: SEEDS (1 2 3), ENVIRONMENTS, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's
-# 1,000,000 trajectories (1); OUTPUT_DIR (runs). A run that hypergrid/results/figure1.csv has, of this length and of
-# today's results version, is left out. Every cell's first seed comes first. At SCALE=0.1 a curve has 62 points, and never
-# fewer than 50 or one an iteration. No learning rate is chosen here (the paper's is fixed): every seed is for reporting.
+# From the environment: SEEDS, ENVIRONMENTS, OBJECTIVES, APPROACHES; SCALE, the fraction of the paper's 1,000,000
+# trajectories; OUTPUT_DIR. Every cell's first seed comes first. A shorter curve has 50 points, or one an iteration.
+# No learning rate is chosen here (the paper's is fixed): every seed is for reporting.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-choose_seeds "1 2 3"
-choose ENVIRONMENTS "standard hard" "standard|hard"
-choose OBJECTIVES "munchausen_dqn db tb subtb" "munchausen_dqn|db|tb|subtb|soft_dqn"
-choose_approaches "uniform naive maxent tlm pessimistic"
-choose_scale
-choose_output_dir
-
-iterations=$(scaled 62500)
-every=$(interval 100 "$iterations")
-trajectories=$((16 * iterations))
-measured=$(measured "$trajectories" "" "$root/hypergrid/results/figure1.csv")
+iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 62500 * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
+((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
+every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 config=hypergrid/experiments/config
-for seed in $SEEDS; do
-    for environment in $ENVIRONMENTS; do
-        for objective in $OBJECTIVES; do
-            for approach in $APPROACHES; do
-                [[ $measured != *" $environment $objective $approach 0.001 $seed "* ]] || continue
+for seed in ${SEEDS:-1 2 3}; do
+    for environment in ${ENVIRONMENTS:-standard hard}; do
+        for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
+            for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
                 echo "python hypergrid/run_hypergrid_exp.py --general $config/general.py:$seed" \
                     "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \
-                    "--algo.backward_approach $approach --general.n_trajectories $trajectories" \
+                    "--algo.backward_approach $approach --general.n_trajectories $((16 * iterations))" \
                     "--general.validation_interval $every" \
-                    "--general.output_dir $OUTPUT_DIR --general.if_exists resume"
+                    "--general.output_dir ${OUTPUT_DIR:-runs} --general.if_exists resume"
             done
         done
     done

@@ -50,5 +50,11 @@ class BalanceAgent(LearningAgent):
             huber,
         )
 
+    def estimated_log_z(self) -> Tensor:
+        """log Z, or log F(s_0)."""
+        if self.has_log_z:
+            return self.sampler.log_z
+        return self.sampler.log_flow(self.sampler.features(self.environment.initial_states(1)))[0]
+
     def _log_flow(self, batch: Batch, features: Features) -> Tensor:
         return self.policies.log_flow(features)[batch.transitions.state_row]

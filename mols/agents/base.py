@@ -7,6 +7,7 @@ once per step: after P_B's own update, or after P_F's where P_B has none.
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.functional import huber_loss
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from mols.agents.task import Task
+from mols.agents.task import Exact, Task, exact
 from mols.common.algorithm import Learner
 from mols.common.backward_loss import (
     APPROACHES,
@@ -29,7 +30,7 @@ from mols.common.backward_loss import (
 )
 from mols.common.randomness import Streams
 from mols.environments.base import States
-from mols.evaluation import MoleculeTracker, pearson, sorted_modes
+from mols.evaluation import MoleculeTracker, pearson
 from mols.policies.graph_transformer import Features
 from mols.policies.model import Policies, frozen_copy, move_towards, parameters_of
 from mols.sampling import Transitions, estimated_log_prob, sample_trajectories, taken_log_pb
@@ -100,6 +101,7 @@ class LearningAgent(ABC):
                 uniform_initialisation=not self.config.rand_pb_init,
                 has_log_z=self.has_log_z,
                 kernels=self.config.kernels,
+                precision=self.config.precision,
             ).to(self.environment.device)
 
     def _make_forward_learner(self) -> Learner:
@@ -151,7 +153,7 @@ class LearningAgent(ABC):
         )
         self._step += 1
         scores = self.task.score(transitions.terminal_states)
-        self.molecules.push(scores.smiles, scores.reward.tolist(), self._step)
+        self.molecules.push(scores.smiles, scores.reward.tolist(), scores.log_reward.tolist(), self._step)
         self._last_states = transitions.visited
         if self.approach.batch == "recent":
             self._recent.push(transitions)
@@ -169,18 +171,14 @@ class LearningAgent(ABC):
             return LOSSES[self.approach.loss](log_pb, transitions.n_trajectories)
         return _maxent_loss(self.policies, transitions, features, log_pb)
 
-    def update_average(self) -> None:
-        """One step of the EMA model: of what samples, and of P_B's target; once in each training step."""
+    def update_backward_target(self) -> None:
+        """One step of the EMA model, which samples and is P_B's target, before P_F's update (Algorithm 1)."""
         move_towards(self.average, self.policies, self.config.target_decay)
 
-    def update_backward_target(self) -> None:
-        """After P_B's update and before P_F's (Algorithm 1): the EMA model is the target."""
-        self.update_average()
-
-    def update_q_target(self) -> None:
-        """After P_F's update: the EMA model, unless P_B's update has moved it."""
+    def update_model_target(self) -> None:
+        """One step of the EMA model, unless P_B's update has moved it."""
         if self.backward_learner is None:
-            self.update_average()
+            self.update_backward_target()
 
     def scored_log_pb(self, transitions: Transitions, features: Features) -> Tensor:
         """(M,) the log P_B that the P_F objective scores, as the approach's row says; 0 on stops.
@@ -213,19 +211,23 @@ class LearningAgent(ABC):
         if self._correlation_is_due(step):
             metrics["reward_correlation"] = self._correlation(self.task.test_states)
             generated = sample_trajectories(
-                self.sampler,
-                self.environment,
-                N_GENERATED,
-                self.streams.evaluation,
-                coefficient=self.coefficient,
+                self.sampler, self.environment, N_GENERATED, self.streams.evaluation, coefficient=self.coefficient
             )
             metrics["reward_correlation_generated"] = self._correlation(generated.terminal_states)
+            perfect = self._exact
+            metrics["mean_log_reward_perfect"] = perfect and perfect.mean_log_reward
+            metrics["log_z_error"] = perfect and abs(self.estimated_log_z().item() - perfect.log_z)
         if step == self.n_steps:
-            thresholds = self.molecules.thresholds
-            modes = sorted_modes(list(self.molecules.candidates.values()), thresholds[0])
-            for threshold in thresholds:
-                metrics[f"modes_sorted_{threshold:g}"] = sum(mode.reward >= threshold for mode in modes)
+            metrics |= self.molecules.best_first()
         return metrics
+
+    @abstractmethod
+    def estimated_log_z(self) -> Tensor:
+        """() what the model that samples holds for log Z, nats."""
+
+    @cached_property
+    def _exact(self) -> Exact | None:
+        return exact(self.task)
 
     def _correlation_is_due(self, step: int) -> bool:
         every = self.config.corr_every

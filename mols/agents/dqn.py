@@ -57,9 +57,17 @@ class QAgent(LearningAgent):
         value = policies.log_flow(features) if self.dueling else self.coefficient * total
         return value, log_policy
 
-    def update_q_target(self) -> None:
+    def estimated_log_z(self) -> Tensor:
+        """V(s_0)."""
+        start = self.environment.initial_states(1)
+        features = self.sampler.features(start)
+        if self.dueling:
+            return self.sampler.log_flow(features)[0]
+        return self.coefficient * (self.sampler.forward_logits(start, features) / self.coefficient).logsumexp(-1)[0]
+
+    def update_model_target(self) -> None:
         """One step of the Q target too."""
-        super().update_q_target()
+        super().update_model_target()
         move_towards(self.q_target, self.policies, self.config.q_target_decay)
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,12 +16,15 @@ def columns(thresholds: Sequence[float]) -> tuple[str, ...]:
     return (
         *(f"modes_found_{threshold:g}" for threshold in thresholds),
         "mean_reward",
+        "mean_log_reward",
         "invalid_share",
         "top_100_reward",
         "top_100_diversity",
         "rewards_evaluated",
         "reward_correlation",
         "reward_correlation_generated",
+        "mean_log_reward_perfect",
+        "log_z_error",
         *(f"modes_sorted_{threshold:g}" for threshold in thresholds),
     )
 

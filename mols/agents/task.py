@@ -1,12 +1,12 @@
 """What a molecule task is made of: graphs, the reward of finished ones, the molecules of its correlation, its modes."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rdkit import Chem
 
-from mols.common.run_folder import ExperimentError
-from mols.environments.base import Environment, States, concatenate
+from mols.common.terminal import ExperimentError
+from mols.environments.base import Environment, States, concatenate, finished_states
 from mols.rewards.base import Reward, Scores
 
 
@@ -54,6 +54,24 @@ class Task:
     def close(self) -> None:
         """End the reward's worker processes."""
         self.reward.close()
+
+
+class Exact(NamedTuple):
+    """What a perfect sampler of a task has: log Z and the mean of log R, nats."""
+
+    log_z: float
+    mean_log_reward: float
+
+
+def exact(task: Task) -> Exact | None:
+    """Both, over every finished state; None where there are too many of them."""
+    listed = finished_states(task.environment)
+    if listed is None:
+        return None
+    finished, weight = listed
+    log_reward = task.score(finished, training=False).log_reward.double()
+    log_flow = weight.log() + log_reward
+    return Exact(log_flow.logsumexp(0).item(), (log_flow.softmax(0) * log_reward).sum().item())
 
 
 def states_of(smiles: Sequence[str], molecules: Molecules, size_option: str) -> States:

@@ -27,7 +27,7 @@ import pandas as pd
 from ..common.files import make_folder, written
 from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
-from ..suite import BACKWARD_LEARNING_RATE, IDENTITY, OF_APPROACH
+from ..suite import BACKWARD_LEARNING_RATE, IDENTITY, OF_APPROACH, OF_ENVIRONMENT
 from . import merging
 from .merging import PROVENANCE, STORAGE, STRETCHES, name_runs
 from .tables import SUITE, new_parser, read_cells
@@ -59,7 +59,9 @@ def _suite_of(run: Path) -> object:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
-    return {name: config.get(key) for name, key in IDENTITY.items()}
+    run: dict[str, Any] = {name: config.get(key) for name, key in IDENTITY.items()}
+    others = [config[key] for key, usual in OF_ENVIRONMENT.items() if config.get(key, usual) != usual]
+    return run | {"environment": " ".join([run["environment"], *others])} if others else run
 
 
 def run_columns(config: dict[str, Any], varying: Sequence[str]) -> dict[str, str]:

@@ -112,7 +112,7 @@ def read_rows(
     numeric = set(numbers(names))
     for line, cells in rows:
         if len(cells) != len(names):
-            raise ExperimentError(f"{path}, line {line} has {len(cells)} cells, not {len(names)}: mend the line")
+            raise ExperimentError(f"{path}, line {line} has {len(cells)} cells, not {len(names)}: correct the line")
         for name, cell in zip(names, cells, strict=True):
             if name in numeric and cell and not _is_number(cell):
                 raise ExperimentError(f"{path}, line {line} has text in the column {name}: {cell[:40]!r} is no number")
@@ -139,9 +139,9 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     try:
         for cells in reader:
             if any(set(cell) & {'"', "\n", "\r"} or cell != cell.strip() for cell in cells):
-                raise ExperimentError(f"{path}, line {line} has a stray quote or space in a cell: mend the line")
+                raise ExperimentError(f"{path}, line {line} has a stray quote or space in a cell: correct the line")
             lines += [(line, cells)] if cells else []
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ExperimentError(f"{path}, line {line} has a stray quote or is no CSV ({error}): mend it") from error
+        raise ExperimentError(f"{path}, line {line} has a stray quote or is no CSV ({error}): correct it") from error
     return lines

@@ -1,157 +1,226 @@
-"""A table of options -> the parser, its help, the checks and the values of a command line.
+"""A typed model of the settings -> the command line, its help, and the checks.
 
-An option says what it is, what it may be, which objectives have it, and what it is by default; everything else is made
-from the table. Values stay text until they are read and checked here, so that whatever is wrong is one sentence.
-This file is the same, byte for byte, in every suite that has it.
+A suite declares each setting once: a group of settings is a pydantic model, a setting is a field with its type, its
+bounds and ``option(default, help, ...)``. What is wrong with a value is said in pydantic's words, in one sentence.
+This file is the same, byte for byte, in every suite.
 """
 
 import argparse
+import difflib
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, get_args
 
-from .run_folder import ExperimentError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
-Check = tuple[Callable[[Any], bool], str]  # what holds, and how it is said
-
-
-def at_least(low: float) -> Check:
-    """A number from ``low`` on."""
-    return (lambda value: low <= value < math.inf), f"at least {low:g}"
+from .terminal import ExperimentError
 
 
-def above(low: float) -> Check:
-    """A number greater than ``low``."""
-    return (lambda value: low < value < math.inf), f"greater than {low:g}"
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "input should be text")
+    return value
 
 
-def within(low: float, high: float) -> Check:
-    """A number between two, both included."""
-    return (lambda value: low <= value <= high), f"between {low:g} and {high:g}"
+def _folder(value: Any) -> str:
+    if not _text(value):
+        raise PydanticCustomError("folder", "input should be a folder's name")
+    return value
 
 
-def one_of(*choices: str) -> Check:
-    """One of a few words."""
-    return (lambda value: value in choices), "one of " + ", ".join(choices)
-
-
-POSITIVE, NOT_NEGATIVE = above(0), at_least(0)
-NEGATIVE: Check = (lambda value: -math.inf < value < 0, "less than 0")
-SEED: Check = (lambda value: 1 <= value <= 2**32, "between 1 and 2^32")
-FRACTION: Check = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
-ANY: Check = (lambda value: True, "anything")
-FOLDER: Check = (bool, "a folder's name")
-KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-SWITCH = {"true": True, "false": False}
+# Unlike pydantic's own, these take the odd bytes that a file's name may have.
+Text, Folder = Annotated[str, PlainValidator(_text)], Annotated[str, PlainValidator(_folder)]
 MAX_NAME = 200  # bytes of a folder's name; file systems take 255
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option of the command line, and one field of the configuration.
+class Group(BaseModel):
+    """Settings that belong together; the docstring is their title in the help."""
 
-    ``objectives`` and ``approaches`` name those that have it, none of them meaning all; ``default`` None is resolved by
-    the suite.
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    objectives: Iterable[str] = (),
+    approaches: Iterable[str] = (),
+    aliases: Iterable[str] = (),
+    shown: str = "",
+    paper: str = "",
+    free: bool = False,
+    named: bool = True,
+    **bounds: Any,
+) -> Any:
+    """A field of a group.
+
+    Args:
+        default: its value; None where it depends on other settings or on the machine.
+        description: for the help.
+        objectives, approaches: those that it has an effect on; empty: all.
+        aliases: other names on the command line.
+        shown: how the help calls a default of None.
+        paper: the paper's values, where they are others or more than the default.
+        free: whether a resumed run may change it: it says where a run is stored, shown and computed, not what.
+        named: whether a folder's name tells a difference from the default; never if ``free``.
+        bounds: as pydantic has them: ``gt``, ``ge``, ``lt``, ``le``, ``pattern``.
     """
-
-    name: str
-    kind: type
-    default: Any
-    check: Check
-    help: str
-    objectives: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    approaches: tuple[str, ...] = ()
-
-    def read(self, text: Any) -> Any:
-        """The value of a text, checked. Raises ExperimentError."""
-        try:
-            value = SWITCH[text.lower()] if self.kind is bool else self.kind(text)
-        except (ValueError, KeyError) as error:
-            raise ExperimentError(f"--{self.name} is {text!r}: it must be {KINDS[self.kind]}") from error
-        holds, allowed = self.check
-        if not holds(value):
-            raise ExperimentError(f"--{self.name} is {text!r}: it must be {allowed}")
-        return value
+    extra = {"objectives": tuple(objectives), "approaches": tuple(approaches), "aliases": tuple(aliases)}
+    extra |= {"shown": shown, "paper": paper, "free": free, "named": named and not free}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one sentence of ours."""
+def extra(field: FieldInfo) -> Mapping[str, Any]:
+    """What ``option`` was told besides default, help and bounds."""
+    assert isinstance(field.json_schema_extra, dict)
+    return field.json_schema_extra
 
-    def error(self, message: str) -> None:
+
+def groups_of(model: type[Group]) -> tuple[type[Group], ...]:
+    """The groups that a model is made of; one that is made of none is its own."""
+    return (model,) if model.__bases__ == (Group,) else model.__bases__
+
+
+def fields_of(model: type[Group]) -> dict[str, FieldInfo]:
+    """The fields by their names, group by group."""
+    return {name: model.model_fields[name] for group in groups_of(model) for name in group.model_fields}
+
+
+def free_fields(model: type[Group]) -> tuple[str, ...]:
+    """Names of the settings that a resumed run may change."""
+    return tuple(name for name, field in model.model_fields.items() if extra(field)["free"])
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence, and which keeps values as text: the model reads them."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} [--OPTION VALUE ...]",
+            description=f"{description} Defaults are in parentheses; they are the paper's, unless other values follow.",
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        self.flags: list[str] = []
+
+    def add_model(self, model: type[Group], prefix: str = "") -> None:
+        """Add the options of a model, group by group; ``prefix`` begins each of their names."""
+        for members in groups_of(model):
+            group = self.add_argument_group(members.__doc__)
+            for name in members.model_fields:
+                self._add(group, name, model.model_fields[name], prefix)
+
+    def _add(self, group: argparse._ArgumentGroup, name: str, field: FieldInfo, prefix: str) -> None:
+        names = [prefix + each for each in (name, *extra(field)["aliases"])]
+        flags = [f"--{each}" for each in names]
+        self.flags += flags
+        if field.annotation is bool:
+            group.add_argument(*flags, dest=names[0], nargs="?", const="true", metavar="BOOL", help=_help(field))
+            off = [f"--no{hyphen}{each}" for each in names for hyphen in ("", "-", "_")]
+            group.add_argument(*off, dest=names[0], action="store_const", const="false", help=argparse.SUPPRESS)
+        else:
+            group.add_argument(*flags, dest=names[0], metavar=_metavar(field), help=_help(field))
+
+    def texts(self, argv: list[str]) -> dict[str, str]:
+        """The texts of the options that were given.
+
+        Raises:
+            ExperimentError: one is unknown, or lacks its value.
+        """
+        given, rest = self.parse_known_args(argv)
+        if rest:
+            unknown = " ".join(rest[0].split())
+            close = difflib.get_close_matches(unknown.partition("=")[0], self.flags, 1)
+            hint = f"did you mean {close[0]}?" if close else "see --help"
+            raise ExperimentError(f"unknown argument {unknown}: {hint}")
+        return vars(given)
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse exits here, this raises
+        """Say what argparse says, in one sentence."""
         hint = ", and write a value that starts with - as --option=-1" if "expected one argument" in message else ""
         raise ExperimentError(f"{' '.join(message.split())}: see --help{hint}")
 
 
-def make_parser(
-    groups: Mapping[str, tuple[Option, ...]], *, prog: str, description: str, resolved: Mapping[str, str]
-) -> argparse.ArgumentParser:
-    """The parser of a table, group by group.
+def _metavar(field: FieldInfo) -> str:
+    choices = get_args(field.annotation)
+    return "|".join(choices) if choices else getattr(field.annotation, "__name__", "value").upper()
+
+
+def _help(field: FieldInfo) -> str:
+    of = extra(field)
+    only = ", ".join((*of["objectives"], *of["approaches"]))
+    default = of["shown"] or (field.default if field.default != "" else "off")
+    values = f"{default}; paper: {of['paper']}" if of["paper"] else f"{default}"
+    return f"{field.description}{f' [{only}]' if only else ''} ({values})".replace("%", "%%")
+
+
+def parse(model: type[Group], argv: list[str], prog: str, description: str, objective_option: str) -> dict[str, Any]:
+    """The checked values of the arguments, defaults included, the settings of other objectives left out.
 
     Args:
-        groups: options by the title of their group.
-        prog, description: for the help.
-        resolved: how the help calls a default that depends on other options or on the machine.
-    """
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for title, options in groups.items():
-        group = parser.add_argument_group(title)
-        for option in options:
-            default = resolved.get(option.name, option.default)
-            only = ", ".join((*option.objectives, *option.approaches))
-            note = f" [{only}]" if only else ""
-            text = f"{option.help}{note} ({default if default != '' else 'off'})"
-            names = (option.name, *option.aliases)
-            flags = [f"--{name}" for name in names]
-            if option.kind is bool:
-                group.add_argument(*flags, dest=option.name, nargs="?", const="true", metavar="true|false", help=text)
-                off = [f"--no{hyphen}{name}" for name in names for hyphen in "-_"]
-                group.add_argument(*off, dest=option.name, action="store_const", const="false", help=argparse.SUPPRESS)
-            else:
-                allowed = option.check[1].removeprefix("one of ").replace(", ", "|")
-                metavar = allowed if option.check[1].startswith("one of ") else option.kind.__name__.upper()
-                group.add_argument(*flags, dest=option.name, metavar=metavar, help=text)
-    return parser
-
-
-def parse(
-    parser: argparse.ArgumentParser,
-    options: Mapping[str, Option],
-    argv: list[str],
-    *,
-    objective_option: str,
-    objective_aliases: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """The checked values of the arguments, defaults included, the options of other objectives left out.
-
-    Args:
-        parser: of the options.
-        options: by their names.
+        model: of the settings.
         argv: the arguments.
-        objective_option: which of the options names the objective.
-        objective_aliases: other names of objectives.
+        prog, description: for the help.
+        objective_option: which of the settings names the objective.
 
     Raises:
         ExperimentError: anything about them is wrong.
     """
-    given = {name: options[name].read(value) for name, value in vars(parser.parse_args(argv)).items()}
-    objective = given.get(objective_option, options[objective_option].default)
-    objective = (objective_aliases or {}).get(objective, objective)
-    approach = given.get("backward_approach", options["backward_approach"].default)
-    has = {name: not option.objectives or objective in option.objectives for name, option in options.items()}
-    for name in given:
-        if not has[name]:
-            raise ExperimentError(f"--{name} has no effect with --{objective_option} {objective}: leave it out")
-        if options[name].approaches and approach not in options[name].approaches:
-            raise ExperimentError(f"--{name} has no effect with --backward_approach {approach}: leave it out")
-    defaults = {name: option.default for name, option in options.items() if has[name]}
-    return defaults | given | {objective_option: objective}
+    parser = Parser(prog, description)
+    parser.add_model(model)
+    texts = parser.texts(argv)
+    settings = read(model, texts)
+    chosen = {name: getattr(settings, name) for name in (objective_option, "backward_approach")}
+    for name in texts:
+        of = extra(model.model_fields[name])
+        for (by, choice), having in zip(chosen.items(), (of["objectives"], of["approaches"]), strict=True):
+            if having and choice not in having:
+                raise ExperimentError(f"--{name} has no effect with --{by} {choice}: leave it out")
+    return applicable(settings, chosen[objective_option])
+
+
+def read(model: type[Group], texts: Mapping[str, str], prefix: str = "--") -> Group:
+    """The model of texts, defaults included.
+
+    Raises:
+        ExperimentError: the first that is wrong, what it is, and what it may be.
+    """
+    try:
+        return model.model_validate_strings(texts)
+    except ValidationError as error:
+        raise ExperimentError(sentence(error, prefix)) from error
+
+
+def sentence(error: ValidationError, prefix: str) -> str:
+    """The first thing that is wrong; ``prefix`` begins the setting's name."""
+    first = error.errors()[0]
+    message = first["msg"]
+    return f"{prefix}{first['loc'][0]} is {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def applicable(settings: Group, objective: str) -> dict[str, Any]:
+    """The settings that an objective has, group by group."""
+    return {
+        name: getattr(settings, name)
+        for name, field in fields_of(type(settings)).items()
+        if objective in (extra(field)["objectives"] or [objective])
+    }
+
+
+def differing(model: type[Group], config: Mapping[str, Any], standard: Mapping[str, Any]) -> dict[str, str]:
+    """``name=value`` of the settings in ``config`` that a folder's name tells, by their names."""
+    return {
+        name: f"{name}={config[name]}".replace(":", ".")
+        for name, field in fields_of(model).items()
+        if name in config and extra(field)["named"] and config[name] != standard.get(name)
+    }
 
 
 def folder_name(parts: Iterable[str]) -> str:
-    """Parts joined by hyphens; where that is too long for a file system, a hash stands for the rest."""
+    """Parts joined by hyphens; where that is too long for a file system, a hash replaces the rest."""
     name = "-".join(parts)
     if len(name.encode()) <= MAX_NAME:
         return name

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class ExperimentError(Exception):
-    """What was asked for cannot be done; the message is one sentence that names the mend."""
+    """What was asked for cannot be done; the message is one sentence that says how to fix it."""
 
 
 def refused(error: OSError) -> str:

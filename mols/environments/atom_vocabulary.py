@@ -4,7 +4,7 @@ recursionpharma/gflownet's QM9 task, as Gritsaev et al. 2025 use it)."""
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 CAPACITY = MappingProxyType({  # orders of bonds and explicit hydrogens, by formal charge, which never makes room
     "C": MappingProxyType({0: 4, 1: 3, -1: 3}),
@@ -60,3 +60,6 @@ class AtomVocabulary(NamedTuple):
 
 
 ATOMS = AtomVocabulary()
+# Neutral molecules without unpaired electrons, as QM9's are: RDKit counts all hydrogens, so that none can be missing.
+NEUTRAL = AtomVocabulary(charges=(0,), hydrogens=(0,), no_implicit=(False,))
+VOCABULARIES = MappingProxyType({"paper": ATOMS, "neutral": NEUTRAL})  # by --charges

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND, DEFAULT_BOND, NO_BOND, AtomMoves, Graphs
 from mols.environments.atom_valences import AtomValences
 from mols.environments.atom_vocabulary import ATOMS, CHIRALITY, DEFAULT, N_ATTRIBUTES, AtomVocabulary

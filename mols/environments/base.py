@@ -7,10 +7,12 @@ the first. Parents that are isomorphic are not merged: every forward action is u
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 STOP = 0  # the forward action
+MAX_MOVES = 10_000  # from the states of one length, where all states are listed
 KEY_SEED = 0  # of the multipliers of ``keys``: the same in every run
 
 
@@ -90,6 +92,28 @@ def rows_of(states: AnyStates, rows: Tensor) -> AnyStates:
 def concatenate(batches: Sequence[AnyStates]) -> AnyStates:
     """Batches of states, one after the other."""
     return batches[0]._make(torch.cat(tensors) for tensors in zip(*batches, strict=True))
+
+
+def finished_states(environment: Environment[AnyStates]) -> tuple[AnyStates, Tensor] | None:
+    """Every finished state, and its (N,) float64 weight in Z = sum of weight * R; None where there are too many.
+
+    The weights of the states of one graph, which differ in their slots, add up to 1 / (its symmetries). They are
+    computed with a uniform P_B; with every P_B that does not see the slots, their sum is the same.
+    """
+    level, weight, found = environment.initial_states(1), torch.ones(1, dtype=torch.float64), []
+    while len(weight):  # states of so many moves; each is reached by paths of this length alone
+        stop = environment.forward_mask(level).stop.cpu()
+        found.append((rows_of(level, stop), weight[stop]))
+        row, action = environment.legal_actions(level)[:, 1:].nonzero(as_tuple=True)
+        if len(row) > MAX_MOVES:
+            return None
+        after = environment.step(rows_of(level, row), action + 1)
+        share = weight[row.cpu()] / environment.backward_mask(after).sum(1).cpu()
+        keys, first, place = np.unique(environment.keys(after).cpu(), return_index=True, return_inverse=True)
+        level = rows_of(after, torch.from_numpy(first))
+        weight = share.new_zeros(len(keys)).index_add(0, torch.from_numpy(place), share)
+    states, weights = zip(*found, strict=True)
+    return concatenate(states), torch.cat(weights)
 
 
 def multipliers(n: int) -> Tensor:

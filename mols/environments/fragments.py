@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import STOP, multipliers
 from mols.environments.vocabulary import FRAGMENTS, Fragment
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mols.common.files import written
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 
 def read_columns(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -32,8 +32,8 @@ def read_columns(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
             head = next(rows, [])
             for name in names:
                 if name not in head:
-                    mend = "give it a first line with that name, and commas between columns"
-                    raise ExperimentError(f"{path} has no column {name}: {mend}")
+                    advice = "give it a first line with that name, and commas between columns"
+                    raise ExperimentError(f"{path} has no column {name}: {advice}")
                 if head.count(name) > 1:
                     raise ExperimentError(f"{path} has the column {name} {head.count(name)} times: leave one of them")
             places = [head.index(name) for name in names]
@@ -54,12 +54,12 @@ def _rows(path: Path, file: Iterable[str]) -> Iterator[list[str]]:
             if any(map(str.strip, row)):
                 n_cells = n_cells or len(row)
                 if len(row) != n_cells:
-                    raise ExperimentError(f"{path}, line {line} has {len(row)} cells, the first {n_cells}: mend it")
+                    raise ExperimentError(f"{path}, line {line} has {len(row)} cells, the first {n_cells}: correct it")
                 yield row
             line += 1
     except csv.Error as error:
         raise ExperimentError(
-            f"{path}, line {line} is no row ({error}): mend it, there may be a quote too many"
+            f"{path}, line {line} is no row ({error}): correct it, there may be a quote too many"
         ) from error
 
 

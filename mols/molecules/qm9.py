@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules.csv_files import read_columns, write_table
 
 PACKAGE = "qm9pack"

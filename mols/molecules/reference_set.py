@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import STOP
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns
@@ -16,7 +16,7 @@ TEST_SET_SHA256 = "db43fcc0e4b9712bc88f0fc45592e30cf30b8615245204bcc8440e52805ff
 MAX_BATCHES = 10  # of n draws each, for n distinct molecules
 
 
-def read_test_set(path: Path) -> list[str]:
+def read_seh_test_set(path: Path) -> list[str]:
     """The 950 SMILES of the published test set (Bengio et al. 2021), of which 891 are distinct.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 FIELDS = ("smiles", "atomic_numbers", "positions", "bonds")
 MIN_DISTANCE, MAX_COORDINATE = 0.1, 1e6  # Angstrom; no molecule comes near either
@@ -97,7 +97,7 @@ def _array(value: Any, kinds: str, row: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _problem(structure: Structure, elements: Sequence[int]) -> str | None:
-    """What is wrong with a structure whose arrays came from a file, and the mend; None: nothing."""
+    """What is wrong with a structure whose arrays came from a file, and how to fix it; None: nothing."""
     numbers, positions, bonds = structure
     if numbers is None or not len(numbers):
         return "its atomic_numbers are no list of whole numbers: give one for each atom"

@@ -10,7 +10,7 @@ from math import ceil
 from multiprocessing import get_context, parent_process
 from typing import Generic, TypeVar
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -54,5 +54,5 @@ class CompiledLayer:
             graphs: who hears whom.
         """
         mapped = linear(graphs.received(tokens, self.table), self.weight, self.bias)
-        tokens, normed = graphs.attended(mapped, self.edge_key, self.edge_value, tokens)
+        tokens, normed = graphs.attended(mapped.to(tokens.dtype), self.edge_key, self.edge_value, tokens)
         return tokens + self.layer.down(leaky_relu(self.layer.up(normed)))

@@ -75,6 +75,7 @@ class GraphTransformer(nn.Module):
         n_conditions: numbers of the conditioning.
         width, n_layers, n_heads: of the layers.
         kernels: the layers' form: torch, compiled, or auto, which is compiled on a CPU in float32.
+        precision: float32, or bfloat16, in which the layers multiply matrices; all else is float32.
     """
 
     def __init__(
@@ -87,9 +88,10 @@ class GraphTransformer(nn.Module):
         n_layers: int,
         n_heads: int,
         kernels: str = "auto",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
-        self.kernels = kernels
+        self.kernels, self.precision = kernels, precision
         self.register_buffer("made_of", _made_of(n_node_values), persistent=False)
         self.n_node_kinds, self.n_end_kinds = len(self.made_of) - 1, n_end_kinds
         self.node_values = nn.Embedding(self.made_of.shape[1], width)
@@ -157,8 +159,9 @@ class GraphTransformer(nn.Module):
             start += count
         tokens = torch.cat([tables.node, tables.condition[None]]).index_select(0, torch.cat(tokens))
         neighbours = tables.neighbours(groups)
-        for layer in tables.layers:
-            tokens = layer(tokens, neighbours)
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            for layer in tables.layers:
+                tokens = layer(tokens, neighbours)
         shapes = [kinds.shape[:2] for kinds in groups]
         parts = tokens.split([shape.numel() for shape in shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]

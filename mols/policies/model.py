@@ -34,7 +34,7 @@ class Policies(nn.Module):
         width, n_layers, n_heads: of the trunk.
         uniform_initialisation: whether a learned P_B starts at uniform.
         has_log_z: whether the objective needs log Z rather than log F.
-        kernels: the form of the trunk's layers.
+        kernels, precision: of the trunk's layers.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Policies(nn.Module):
         uniform_initialisation: bool = True,
         has_log_z: bool = False,
         kernels: str = "auto",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.environment = environment
@@ -61,6 +62,7 @@ class Policies(nn.Module):
             n_layers=n_layers,
             n_heads=n_heads,
             kernels=kernels,
+            precision=precision,
         )
         self.heads = heads_of(environment)
         self.forward_head = self.heads.forward(width)

@@ -18,7 +18,7 @@ from mols.agents.table import make_agent
 from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.common.files import make_folder
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import concatenate, rows_of
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.molecules.csv_files import read_columns, write_table
@@ -47,7 +47,7 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
         data_dir: folder of the network's weights; empty: as for runs.
 
     Raises:
-        ExperimentError: the weights are not to be had, or a part of the folder is damaged.
+        ExperimentError: the weights cannot be found, or a part of the folder is damaged.
     """
     runs = [(f"run_{number}", score_run, exponent) for number, exponent in enumerate(EXPONENTS, 1)]
     found: dict[str, float] = {}
@@ -56,7 +56,7 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
         if not path.exists():
             argv = [*OPTIONS, f"--seed={seed + number}", f"--n={N_STEPS}", f"--batch_size={BATCH_SIZE}"]
             argv += [f"--temp={exponent}", f"--data_dir={data_dir}"]
-            config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
+            config = settings.parse(argv, seh_frag.Settings)
             task = seh_frag.make_task(config)
             score(task, config, found)
             write_part(dict(task.reward.evaluated()), path)

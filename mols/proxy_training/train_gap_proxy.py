@@ -33,7 +33,7 @@ ORBITAL_WEIGHT = 0.25  # of the errors of HOMO and LUMO beside that of the gap
 WEIGHTS_FILE = "gap_proxy.pt"
 
 
-class Molecules(NamedTuple):
+class MoleculeTensors(NamedTuple):
     """N molecules as tensors.
 
     Attributes:
@@ -46,12 +46,12 @@ class Molecules(NamedTuple):
     pairs: Tensor
     orbitals: Tensor
 
-    def of(self, rows: Tensor) -> "Molecules":
+    def of(self, rows: Tensor) -> "MoleculeTensors":
         """The molecules (M,) of these numbers, in single precision."""
-        return Molecules(*(t[rows].float() if t.is_floating_point() else t[rows] for t in self))
+        return MoleculeTensors(*(t[rows].float() if t.is_floating_point() else t[rows] for t in self))
 
 
-def prepare(data: Qm9) -> Molecules:
+def prepare(data: Qm9) -> MoleculeTensors:
     """The tensors of QM9, or of a part of it."""
     n_atoms, parts = int(data.n_heavy.max()), []
     for first in range(0, len(data.smiles), FEATURISE_BATCH):
@@ -59,7 +59,7 @@ def prepare(data: Qm9) -> Molecules:
         batch = collate([featurise(molecule) for molecule in molecules], n_atoms)
         parts.append([torch.from_numpy(batch.present), *(torch.from_numpy(x).half() for x in batch[1:])])
     orbitals = torch.from_numpy(np.stack([data.homo, data.lumo], axis=1) * EV_PER_HARTREE).float()
-    return Molecules(*map(torch.cat, zip(*parts, strict=True)), orbitals)
+    return MoleculeTensors(*map(torch.cat, zip(*parts, strict=True)), orbitals)
 
 
 def loss_of(predicted: Tensor, orbitals: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def loss_of(predicted: Tensor, orbitals: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def error_of(network: GapNetwork, molecules: Molecules, rows: Tensor) -> float:
+def error_of(network: GapNetwork, molecules: MoleculeTensors, rows: Tensor) -> float:
     """Mean absolute error of the gap over the molecules of these numbers, eV."""
     errors = []
     for some in rows.split(EVALUATION_BATCH):
@@ -87,15 +87,15 @@ class GapTraining(Training):
         seed, n_epochs, n_validation: as in ``Training``; errors are in eV.
     """
 
-    def __init__(self, molecules: Molecules, seed: int, n_epochs: int, n_validation: int = N_VALIDATION) -> None:
+    def __init__(self, molecules: MoleculeTensors, seed: int, n_epochs: int, n_validation: int = N_VALIDATION) -> None:
         self.molecules = molecules
         super().__init__(molecules.orbitals, GapNetwork, seed, n_epochs, n_validation)
 
-    def batch_of(self, rows: Tensor) -> Molecules:
+    def batch_of(self, rows: Tensor) -> MoleculeTensors:
         """The molecules of these numbers."""
         return self.molecules.of(rows)
 
-    def loss(self, batch: Molecules) -> Tensor:
+    def loss(self, batch: MoleculeTensors) -> Tensor:
         """() ``loss_of`` a batch."""
         with torch.autocast("cpu", torch.bfloat16):
             predicted = self.network(batch.present, batch.atoms, batch.pairs)

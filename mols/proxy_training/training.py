@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mols.common.files import make_folder, written
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command, duration
+from mols.common.terminal import ExperimentError, command, duration
 
 HELD_OUT = 10  # one molecule in ten
 BATCH_SIZE = 128  # molecules

@@ -36,7 +36,7 @@ class Scores(NamedTuple):
 
 
 class Proxy(Protocol[Input]):
-    """A network that stands in for an experiment; its weights are fixed."""
+    """A network in place of an experiment; its weights are fixed."""
 
     def __call__(self, molecules: Sequence[Input], /) -> Tensor:
         """(N,) raw outputs, in the network's own unit; NaN for a molecule that it cannot judge."""

@@ -1,42 +1,36 @@
 """Where data files come from: a folder that the user names, the user's cache, or a download into it.
 
-    --data_dir, else the folder that GFLOWNET_TLM_DATA names, else ~/.cache/gflownet-tlm, else the file's public address
+    --data_dir, else the folder that GFLOWNET_TLM_DATA names, else ~/.cache/gflownet-tlm
 
-A file is used if its sha256 is the one in the table here, wherever it lies. A folder given as --data_dir must hold the
-file; of the other places, the first that has it counts.
+A file is used if its sha256 is the one in the table here. A folder given as --data_dir must hold the file; into the
+others it is downloaded if it has a public address.
 """
 
-import hashlib
-import math
 import os
-import tempfile
-import time
-import urllib.request
-from http.client import HTTPException
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tqdm import tqdm
+import pooch
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError, reason
 
 VARIABLE = "GFLOWNET_TLM_DATA"
-TIMEOUT_S = 30.0  # without a byte
-CHUNK_BYTES = 1 << 16
+TIMEOUT_S = 15  # without a byte
 
 
 class Unavailable(ExperimentError):
-    """A file is at none of the places where it may lie, and cannot be downloaded.
+    """A file is not where it may lie, and cannot be downloaded.
 
     Args:
-        reason: a clause.
-        mend: another.
+        what: is wrong.
+        advice: how to go on.
     """
 
-    def __init__(self, reason: str, mend: str) -> None:
-        super().__init__(f"{reason}: {mend}")
-        self.reason = reason
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}: {advice}")
+        self.what = what
 
 
 class DataFile(NamedTuple):
@@ -71,93 +65,59 @@ FILES = MappingProxyType({file.name: file for file in (
 )})  # fmt: skip
 
 
-def find(name: str, data_dir: str | Path | None = None, seconds: float = math.inf) -> Path:
+def find(name: str, data_dir: str | Path | None = None) -> Path:
     """The path of a file of ``FILES``, its hash checked; it is downloaded if it has to be.
 
     Args:
         name: of the file.
-        data_dir: the only folder to look in; None or empty: GFLOWNET_TLM_DATA, the cache, a download.
-        seconds: in which a download must be over.
+        data_dir: the only folder to look in; None or empty: GFLOWNET_TLM_DATA or the cache, and a download.
 
     Raises:
-        Unavailable: the file is not to be had, and no folder was named that ought to have it.
+        Unavailable: the file cannot be had, and no folder was named that ought to have it.
         ExperimentError: a folder is not there, or lacks the file, or the file is another one.
     """
-    file = FILES[name]
+    file, folder = FILES[name], Path(data_dir).absolute() if data_dir else cache_folder()
+    path = folder / name
     try:
-        folders = _folders(data_dir)
-        for folder in folders:
-            if (folder / name).is_file():
-                _require_hash(folder / name, file)
-                return folder / name
+        if data_dir and not folder.is_dir():
+            raise ExperimentError(f"--data_dir is {str(data_dir)!r}, which is no folder: name one, or leave it out")
+        if not path.is_file():
+            missing = Unavailable(f"{name} is not in {folder}", f"put it there{_or(file.instead)}")
+            if data_dir:
+                raise ExperimentError(str(missing))
+            if file.url is None:
+                raise missing
+            return _download(file, folder)
+        found = pooch.file_hash(str(path))
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-        raise ExperimentError(f"cannot look for {name} ({reason}): make it readable, or name another folder") from error
-    if file.url is not None and not data_dir:
-        return _download(file, cache_folder(), seconds)
-    missing = Unavailable(f"{name} is not in {' nor in '.join(map(str, folders))}", f"put it there{_or(file.instead)}")
-    raise ExperimentError(str(missing)) if data_dir else missing
+        raise ExperimentError(
+            f"cannot look for {name} ({error.filename}: {reason(error)}): make it readable, or name another folder"
+        ) from error
+    if found != file.sha256:
+        raise ExperimentError(
+            f"{path} is damaged or another file (its sha256 is {found[:12]}..., not {file.sha256[:12]}...): "
+            f"replace it, or delete it to download it again{_or(file.instead)}"
+        )
+    return path
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/gflownet-tlm``, by default ``~/.cache/gflownet-tlm``; it need not exist."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "gflownet-tlm"
+    """What GFLOWNET_TLM_DATA names, else ``~/.cache/gflownet-tlm`` or this system's like; it need not exist."""
+    return Path(os.environ.get(VARIABLE) or pooch.os_cache("gflownet-tlm")).absolute()
 
 
-def _folders(data_dir: str | Path | None) -> list[Path]:
-    """Where to look, in this order."""
-    for origin, named in (("--data_dir", data_dir), (VARIABLE, os.environ.get(VARIABLE))):
-        if named:
-            folder = Path(named).absolute()
-            if not folder.is_dir():
-                raise ExperimentError(f"{origin} is {str(named)!r}, which is no folder: name one, or leave it out")
-            return [folder] if data_dir else [folder, cache_folder()]
-    return [cache_folder()]
-
-
-def _require_hash(path: Path, file: DataFile) -> None:
-    found = _sha256(path)
-    if found != file.sha256:
-        mend = "delete it to download it again" if path.parent == cache_folder() and file.url else "replace it"
-        raise ExperimentError(
-            f"{path} is damaged or another file (its sha256 is {found[:12]}..., not {file.sha256[:12]}...): "
-            f"{mend}{_or(file.instead)}"
-        )
-
-
-def _download(file: DataFile, folder: Path, seconds: float) -> Path:
+def _download(file: DataFile, folder: Path) -> Path:
     """Fetch a file into a folder, where it appears complete and checked or not at all."""
-    mend = f"put {file.name} into {folder}, or into a folder that --data_dir or {VARIABLE} names{_or(file.instead)}"
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
-            partial = Path(scratch) / file.name
-            _fetch(file, partial, seconds)
-            if _sha256(partial) != file.sha256:
-                raise Unavailable(f"{file.url} is not the file that this program knows (another sha256)", mend)
-            return partial.replace(folder / file.name)
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Unavailable(f"cannot download {file.url} into {folder} ({reason})", mend) from error
-
-
-def _fetch(file: DataFile, partial: Path, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    with urllib.request.urlopen(file.url, timeout=min(TIMEOUT_S, seconds)) as response, partial.open("wb") as out:
-        n_bytes = response.headers.get("Content-Length")
-        total = int(n_bytes) if n_bytes else None
-        with tqdm(total=total, desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
-            while chunk := response.read1(CHUNK_BYTES):
-                out.write(chunk)
-                bar.update(len(chunk))
-                if time.monotonic() > end:
-                    raise TimeoutError(f"not over after {seconds:g} s")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        path = pooch.retrieve(file.url, f"sha256:{file.sha256}", file.name, folder, downloader=downloader)
+    except (OSError, ValueError) as error:  # the network, the folder; another hash
+        raise Unavailable(
+            f"cannot download {file.url} into {folder} ({' '.join(str(error).split())})",
+            f"put {file.name} there, or into a folder that --data_dir names{_or(file.instead)}",
+        ) from error
+    return Path(path)
 
 
 def _or(instead: str) -> str:

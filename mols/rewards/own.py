@@ -15,7 +15,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.base import Reward
 from mols.rewards.own_function import OwnFunction, load_function, said
 
@@ -75,7 +75,7 @@ class OwnReward(Reward):
 
     def _refusal(self, problem: str, smiles: str) -> ExperimentError:
         return ExperimentError(
-            f"--reward {self.function.name} {problem}, for {smiles}: mend the function; a run goes on from its last "
+            f"--reward {self.function.name} {problem}, for {smiles}: correct the function; a run goes on from its last "
             "checkpoint by --if_exists resume --reward_changed"
         )
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.own_state import OwnState
 
 BUILT_IN = {"qed": "mols.rewards.example:qed"}
@@ -64,7 +64,7 @@ def load_function(name: str) -> OwnFunction:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's module does, sys.exit too
-        raise ExperimentError(f"--reward {name}: importing {module_name} fails ({said(error)}): mend it") from error
+        raise ExperimentError(f"--reward {name}: importing {module_name} fails ({said(error)}): correct it") from error
     if not callable(call := getattr(module, attribute, None)):
         what = "is no function" if hasattr(module, attribute) else "is not there"
         raise ExperimentError(f"--reward {name}: {attribute} {what} in {module_name}: name a function of it")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 
 def load_weights(network: nn.Module, path: Path, sha256: str | None, name: str) -> None:

@@ -1,24 +1,16 @@
-# Sourced by {seh,qm9}_figure2.sh with task, batch and options set: the runs of one task.
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-choose_seeds "1 2 3 4 5"
-choose_learning_rates "0.00025 0.0005 0.001"
-choose OBJECTIVES "dqn db tb subtb" "dqn|db|tb|subtb|soft_dqn"
-choose_approaches "uniform naive maxent tlm pessimistic"
-choose_scale
-choose_output_dir
-
-iterations=$(scaled 20000)
-every=$(interval 100 "$iterations")
-measured=$(measured $((batch * iterations)) "" "$root/mols/results/figure2.csv")
-for seed in $SEEDS; do
-    for rate in $LEARNING_RATES; do
-        for objective in $OBJECTIVES; do
-            for approach in $APPROACHES; do
-                [[ $measured != *" $task $objective $approach $rate $seed "* ]] || continue
+# Sourced by {seh,qm9}_figure2.sh with task and options set: the runs of one task.
+iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 20000 * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
+((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
+every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
+for seed in ${SEEDS:-1 2 3 4 5}; do
+    for rate in ${LEARNING_RATES:-0.00025 0.0005 0.001}; do
+        for objective in ${OBJECTIVES:-dqn db tb subtb}; do
+            for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
                 own=""
                 [ "$approach" != pessimistic ] || own=" --no_sampling_model --rand_pb_init"  # as the authors ran it
-                echo "python -m mols.tasks.$task --seed $seed --algo $objective --backward_approach $approach$own" \
-                    "--lr $rate$options --n $iterations --validate_every $every --output_dir $OUTPUT_DIR --if_exists resume"
+                echo "python -m mols.tasks.$task --threads 1 --seed $seed --algo $objective --backward_approach $approach$own" \
+                    "--lr $rate$options --n $iterations --validate_every $every" \
+                    "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
             done
         done
     done

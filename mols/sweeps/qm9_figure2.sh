@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
-# Prints the QM9 runs of figures 2 (modes found) and 3 (reward correlation), one command a line, relative to the
+# Prints the QM9 runs of figures 2 (modes found) and 3 (reward correlation), one command a line, to be run at the
 # repository's root; printing is the dry run.
 #
 #     bash mols/sweeps/qm9_figure2.sh | python -m mols.analysis.launch
 #
-# From the environment: SEEDS (1 2 3 4 5), LEARNING_RATES, OBJECTIVES (dqn is MunchausenDQN), APPROACHES; SCALE, the
-# fraction of the paper's 20,000 iterations (1); OUTPUT_DIR (runs). A run that mols/results/figure2.csv has, of this
-# length and of today's results version, is left out. Learning rates are chosen on seed 1 and reported on the others: the
-# whole grid has seed 1 before any other, so SEEDS=1 gives the tuning runs, and SEEDS="2 3 4 5" with the LEARNING_RATES,
-# OBJECTIVES and APPROACHES that were chosen the rest. Figure 3 shows all learning rates. The grid is this project's: the
-# default, half and twice. Pessimistic starts at a random P_B and samples from the online model, as the authors ran it.
-# At a small SCALE a curve still has 50 points, if there are as many iterations.
+# From the environment: SEEDS, LEARNING_RATES, OBJECTIVES (dqn is MunchausenDQN), APPROACHES; SCALE, the fraction of the
+# paper's 20,000 iterations; OUTPUT_DIR. Learning rates are chosen on seed 1 and reported on the others: the whole grid
+# has seed 1 before any other, so SEEDS=1 gives the tuning runs, and SEEDS="2 3 4 5" with the LEARNING_RATES, OBJECTIVES
+# and APPROACHES that were chosen the rest. Figure 3 shows all learning rates. The grid is this project's: the default,
+# half and twice. Pessimistic starts at a random P_B and samples from the online model, as the authors ran it.
 set -euo pipefail
-task=qm9 batch=128 options=""
+task=qm9 options=""
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"

@@ -5,28 +5,54 @@ python -m mols.tasks.qm9 --seed 1 --algo dqn --lr 5e-4 --backward_approach tlm
 """
 
 import sys
+from typing import ClassVar, Literal
 
 from ml_collections import ConfigDict
 
 from mols import settings
-from mols.common.options import ANY, Option, one_of, within
+from mols.common.options import Text, option
+from mols.environments.atom_vocabulary import VOCABULARIES
 from mols.tasks import run
 
-NAME = "qm9"
-MAX_ATOMS = 16  # logits of all pairs of slots are held at once
 THRESHOLDS = (1.125, 1.1875, 1.25)  # rewards r at which a molecule may be a mode
-OPTIONS = settings.options_of(
-    {
-        "proxy": (
-            Option("proxy", str, "embedded", one_of("embedded", "mxmnet"), "gaps by this package's network, or MXMNet"),
-            Option("proxy_weights", str, "", ANY, "file of MXMNet's weights; needed with --proxy mxmnet"),
-        ),
-        "data_dir": (),
-        "max_fragments": (Option("max_atoms", int, 8, within(1, MAX_ATOMS), "atoms of a molecule, without hydrogen"),),
-        "test_set": (),
-    },
-    batch_size=128,
-)
+
+
+class ExperimentSettings(settings.ExperimentSettings):
+    """Experiment"""
+
+    batch_size: int = option(128, "trajectories per step", ge=1, le=1e5)
+
+
+class RewardSettings(settings.RewardSettings):
+    """Reward"""
+
+    proxy: Literal["embedded", "mxmnet"] = option("embedded", "gaps by this package's network, or MXMNet")
+    proxy_weights: Text = option("", "file of MXMNet's weights; needed with --proxy mxmnet", named=False)
+
+
+class MoleculeSettings(settings.MoleculeSettings):
+    """Molecules"""
+
+    max_atoms: int = option(8, "atoms of a molecule, without hydrogen", ge=1, le=settings.MAX_ATOMS)
+    charges: Literal[*VOCABULARIES] = option(
+        "paper", "atoms: charged ones and radicals too, or those of neutral closed-shell molecules alone"
+    )
+
+
+class Settings(
+    ExperimentSettings,
+    RewardSettings,
+    MoleculeSettings,
+    settings.PolicySettings,
+    settings.LearningSettings,
+    settings.BackwardSettings,
+    settings.DQNSettings,
+    settings.EvaluationSettings,
+    settings.MachineSettings,
+):
+    """A run of the task."""
+
+    task: ClassVar[str] = "qm9"
 
 
 def make_task(config: ConfigDict):
@@ -40,7 +66,7 @@ def make_task(config: ConfigDict):
     from mols.molecules.atoms import AtomMolecules
     from mols.molecules.qm9 import read_test_set
 
-    environment = AtomEnvironment(max_atoms=config.max_atoms, device=config.device)
+    environment = AtomEnvironment(VOCABULARIES[config.charges], config.max_atoms, device=config.device)
     molecules, reward = AtomMolecules(environment), _reward(config)
     thresholds = settings.thresholds(config, THRESHOLDS)
     if config.corr_every == 0:
@@ -62,7 +88,7 @@ def _reward(config: ConfigDict):
 def _network(config: ConfigDict):
     from pathlib import Path
 
-    from mols.common.run_folder import ExperimentError
+    from mols.common.terminal import ExperimentError
     from mols.rewards.gap.reward import EmbeddedGap
     from mols.rewards.mxmnet.gaps import MXMNetGap
 
@@ -78,7 +104,7 @@ def _network(config: ConfigDict):
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    return run.main(argv, NAME, OPTIONS, make_task)
+    return run.main(argv, Settings, make_task)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How a run of a molecule task goes from its arguments to its pictures."""
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -8,33 +9,35 @@ from typing import Any
 
 import torch
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from mols import settings
-from mols.common.run_folder import ExperimentError, Run
-from mols.common.terminal import command
-from mols.suite import RESULTS_VERSIONS
+from mols.common.options import Group, free_fields
+from mols.common.run_folder import Run
+from mols.common.terminal import ExperimentError, command, duration
+from mols.common.tracking import Tracker
+from mols.suite import OF_ENVIRONMENT, RESULTS_VERSIONS
 
 SUITE = Path(__file__).resolve().parents[1]
+LONG_S = 12 * 3600  # a run that takes more says so, after so many iterations; the one before them compiles
+TIMED_ITERATIONS = 3
 
 
-def main(
-    argv: list[str], name: str, groups: settings.Groups, make_task: Callable, resolve: Callable | None = None
-) -> int:
+def main(argv: list[str], model: type[Group], make_task: Callable, resolve: Callable | None = None) -> int:
     """Run the arguments ``argv`` of a task; returns the exit status.
 
     Args:
         argv: without the program's name.
-        name: of the task.
-        groups: its options.
+        model: its settings.
         make_task: configuration -> ``mols.agents.task.Task``.
         resolve: replaces, in a configuration, what this machine decides; None: nothing.
     """
 
     def work() -> None:
-        config = settings.parse(argv, name, groups)
-        directory = settings.run_directory(config, groups)  # before: its name is to be the same on every machine
+        config = settings.parse(argv, model)
+        directory = settings.run_directory(config, model)  # before: its name is to be the same on every machine
         settle(config, directory, resolve)
-        run_experiment(config, directory, make_task)
+        run_experiment(config, directory, model, make_task)
 
     return command(work, "go on with --if_exists resume")
 
@@ -48,7 +51,7 @@ def settle(config: ConfigDict, directory: Path, resolve: Callable | None) -> Non
         resolve: as above.
 
     Raises:
-        ExperimentError: a file or an own reward is not to be had, or the reward's source has changed.
+        ExperimentError: a file or an own reward cannot be found, or the reward's source has changed.
     """
     recorded = {} if config.if_exists == "overwrite" else recorded_config(directory)
     for name in ("proxy", "test_set"):
@@ -76,12 +79,14 @@ def recorded_config(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> None:
+def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make_task: Callable) -> None:
     """Train and draw one run.
 
     Raises:
         ExperimentError: the run cannot start, or cannot go on.
     """
+    recorded = recorded_config(directory)
+    unrecorded = [key for key, usual in OF_ENVIRONMENT.items() if key not in recorded and config.get(key) == usual]
     run = Run(
         directory,
         config.to_dict(),
@@ -89,7 +94,7 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
         flag="--if_exists",
         suite=SUITE,
         results_version=RESULTS_VERSIONS[config.algo],
-        free=settings.FREE_OPTIONS,
+        free=(*free_fields(model), *unrecorded, "reward_source"),  # which ``settle`` looks at
     )
     if run.done:
         print(f"{run.directory} is done")
@@ -97,14 +102,13 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
     # Seconds to import: what can be answered without them is answered before.
     from mols.agents.table import columns, make_agent
     from mols.common.algorithm import train
-    from mols.common.tracking import Tracker
     from mols.plots import draw_run
 
     torch.set_num_threads(config.threads)
     with closing(make_task(config)) as task, run.recorded(own := columns(task.thresholds)):
         agent = make_agent(config, task)
         first = run.restore(agent)
-        tracker = Tracker(
+        tracker = EstimatingTracker(
             run.name,
             n_steps=agent.n_steps,
             first_step=first,
@@ -126,3 +130,21 @@ def run_experiment(config: ConfigDict, directory: Path, make_task: Callable) -> 
             )
         draw_run(run.directory, agent.molecules)
     print(run.directory)
+
+
+class EstimatingTracker(Tracker):
+    """A tracker that says once, of a long run, what it will take, and what takes minutes."""
+
+    _timed, _start = -1, 0.0
+
+    def advance(self, step: int, loss: float | None) -> None:
+        """One step is done."""
+        super().advance(step, loss)
+        self._timed += 1
+        if self._timed == 0:
+            self._start = time.perf_counter()
+        elif self._timed == TIMED_ITERATIONS:
+            seconds = (time.perf_counter() - self._start) / TIMED_ITERATIONS * (self._n_steps - step)
+            if seconds > LONG_S:
+                small = "bash mols/sweeps/seh_small.sh and qm9_small.sh print runs of minutes"
+                tqdm.write(f"{self._name}: this will take about {duration(seconds)} on this machine; {small}")

@@ -31,15 +31,17 @@ from mols import settings
 from mols.agents.base import LearningAgent
 from mols.agents.table import make_agent
 from mols.common.files import written
-from mols.common.run_folder import ExperimentError, restore_agent
-from mols.common.terminal import command
+from mols.common.options import applicable
+from mols.common.run_folder import restore_agent
+from mols.common.terminal import ExperimentError, command
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.molecules.csv_files import require_writable, write_table
 from mols.plots import N_DRAWN, draw_grid, reward_name
 from mols.sampling import estimated_log_prob, sample_trajectories
+from mols.suite import OF_ENVIRONMENT
 from mols.tasks import qm9, seh_frag
 
-TASKS = {task.NAME: task for task in (seh_frag, qm9)}
+TASKS = {task.Settings.task: task for task in (seh_frag, qm9)}
 BATCH = 64
 MAX_DRAWS = 10  # for each molecule that is wanted
 
@@ -127,7 +129,7 @@ def read_config(run: Path) -> ConfigDict:
     if not run.is_dir():
         raise ExperimentError(f"{run} is no folder: name a run folder, as training prints it at its end")
     try:
-        config = ConfigDict(json.loads((run / "config.json").read_text(encoding="utf-8")))
+        config = ConfigDict(OF_ENVIRONMENT | json.loads((run / "config.json").read_text(encoding="utf-8")))
         environment = config.get("environment")
     except OSError as error:
         raise ExperimentError(f"{run} is no run folder (no config.json): name one that training has made") from error
@@ -136,10 +138,9 @@ def read_config(run: Path) -> ConfigDict:
     if environment not in TASKS:
         raise ExperimentError(f"{run} is no run of {' or '.join(TASKS)}: name one of this suite")
     config.kernels = settings.AUTO  # which gives the same, and older runs do not have
-    for name, option in settings.by_name(TASKS[environment].OPTIONS).items():
-        needed = not option.objectives or config.get("algo") in option.objectives
-        if needed and name not in (*settings.OWN_REWARD_OPTIONS, *config):
-            raise ExperimentError(f"{run}/config.json is damaged (it lacks {name}): name another run")
+    needed = applicable(TASKS[environment].Settings(), config.get("algo"))
+    if missing := [name for name in needed if name not in (*settings.OWN_REWARD_OPTIONS, *config)]:
+        raise ExperimentError(f"{run}/config.json is damaged (it lacks {missing[0]}): name another run")
     config.corr_every = 0  # no test set
     if config.device == "cuda" and not torch.cuda.is_available():
         config.device = "cpu"

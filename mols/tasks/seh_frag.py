@@ -4,19 +4,57 @@ python -m mols.tasks.seh_frag --seed 1 --algo dqn --lr 5e-4 --backward_approach 
 """
 
 import sys
+from typing import ClassVar, Literal
 
 from ml_collections import ConfigDict
 
 from mols import settings
+from mols.common.options import Text, option
 from mols.settings import AUTO
 from mols.tasks import run
 
-NAME = "seh_frag"
-OPTIONS = settings.options_of()
 THRESHOLDS = (0.875, 0.9375, 1.0)  # rewards r at which a molecule may be a mode
 N_GENERATED, GENERATED_SEED = 950, 1  # of the test set that is used where the published one is not at hand
 TEST_SET_FILE = "seh_test_set.csv"
-DOWNLOAD_S = 15.0  # in which a file has to be here for auto to choose it
+
+
+class RewardSettings(settings.RewardSettings):
+    """Reward"""
+
+    proxy: Literal[AUTO, "original", "surrogate"] = option(
+        AUTO, "network that r comes from: the published one, this package's own, or the first of them at hand"
+    )
+    data_dir: Text = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
+
+
+class MoleculeSettings(settings.MoleculeSettings):
+    """Molecules"""
+
+    max_fragments: int = option(8, "fragments of a molecule", ge=1, le=settings.MAX_FRAGMENTS)
+
+
+class EvaluationSettings(settings.EvaluationSettings):
+    """Evaluation"""
+
+    test_set: Literal[AUTO, "original", "generated"] = option(
+        AUTO, "published molecules, random ones, or the first of them at hand"
+    )
+
+
+class Settings(
+    settings.ExperimentSettings,
+    RewardSettings,
+    MoleculeSettings,
+    settings.PolicySettings,
+    settings.LearningSettings,
+    settings.BackwardSettings,
+    settings.DQNSettings,
+    EvaluationSettings,
+    settings.MachineSettings,
+):
+    """A run of the task."""
+
+    task: ClassVar[str] = "seh_frag"
 
 
 def resolve(config: ConfigDict) -> None:
@@ -40,9 +78,9 @@ def _at_hand(option: str, file: str, published: str, otherwise: str, config: Con
     from mols.rewards.downloads import Unavailable, find
 
     try:
-        find(file, config.data_dir or None, DOWNLOAD_S)
+        find(file, config.data_dir)
     except Unavailable as error:
-        print(f"warning: {error.reason}: this run has --{option} {otherwise}", file=sys.stderr)
+        print(f"warning: {error.what}: this run has --{option} {otherwise}", file=sys.stderr)
         return otherwise
     return published
 
@@ -51,12 +89,12 @@ def make_task(config: ConfigDict):
     """The task of a checked configuration.
 
     Raises:
-        ExperimentError: a file is missing or not the right one, or an own reward is not to be had.
+        ExperimentError: a file is missing or not the right one, or an own reward is missing.
     """
     from mols.agents.task import Task, states_of
     from mols.environments.fragments import FragmentEnvironment
     from mols.molecules.fragments import FragmentMolecules
-    from mols.molecules.reference_set import generated_test_set, read_test_set
+    from mols.molecules.reference_set import generated_test_set, read_seh_test_set
     from mols.rewards.downloads import find
 
     resolve(config)
@@ -69,7 +107,7 @@ def make_task(config: ConfigDict):
     if config.corr_every == 0:
         return Task(environment, molecules, reward, environment.initial_states(0), thresholds)
     if config.test_set == "original":
-        smiles = read_test_set(find(TEST_SET_FILE, config.data_dir or None))
+        smiles = read_seh_test_set(find(TEST_SET_FILE, config.data_dir))
     else:
         smiles = generated_test_set(environment, N_GENERATED, GENERATED_SEED)
     states = states_of(smiles[: config.corr_molecules or None], molecules, "max_fragments")
@@ -89,7 +127,7 @@ def _reward(config: ConfigDict):
 
 def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
-    return run.main(argv, NAME, OPTIONS, make_task, resolve)
+    return run.main(argv, Settings, make_task, resolve)
 
 
 if __name__ == "__main__":

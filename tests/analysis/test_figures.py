@@ -1,5 +1,7 @@
 """What is in the panels of figure 1: the curves by hand, the floor, empty panels, who is cited."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from collected_csv import grid_run, write_csv
@@ -65,6 +67,17 @@ def test_panels_without_runs_say_so(drawn):
     assert list(axes) == [f"{environment}, {name}" for environment in ("standard", "hard") for name in names]
     empty = [title for title, axis in axes.items() if [text.get_text() for text in axis.texts] == ["no data"]]
     assert len(empty) == 8 and not {"standard, DB", "hard, SoftDQN"} & set(empty)
+
+
+def test_environments_of_other_sizes_alone_have_no_empty_row(drawn):
+    axes, _ = drawn(grid_run(2.0, environment="small"))
+    assert {title.split(",")[0] for title in axes} == {"small"}
+
+
+def test_runs_from_before_there_was_a_floor_are_drawn_without_one(drawn):
+    axes, picture = drawn(grid_run(2.0), replace(FIGURE1, floor="new_floor"))
+    assert len(axes["standard, DB"].lines) == 1
+    assert "perfect sampler" not in [text.get_text() for text in picture.legends[0].get_texts()]
 
 
 def test_the_legend_cites_every_approach_that_is_drawn(drawn):

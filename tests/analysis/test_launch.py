@@ -19,9 +19,9 @@ from each import each
 
 from hypergrid.analysis import launch
 
-ROOT = Path(launch.__file__).resolve().parents[1]
+ROOT = launch.ROOT
 STORE_BYTES = 100 * 2**20
-# Counts to N in FOLDER/count, a number every 0.1 s, and goes on from there; its log tells what happened to it.
+# Counts to N in FOLDER/count, a number every 0.1 s, and goes on from there; its log tells what it did.
 COUNTER = """
 import fcntl, sys, time
 from pathlib import Path
@@ -36,15 +36,12 @@ except OSError:
 if (folder / "DONE").exists():
     sys.exit()
 number = int(count.read_text()) if count.exists() else 0
-try:
-    while number < n:
-        time.sleep(0.1)
-        number += 1
-        log.write(f"{number}\\n")
-        count.write_text(str(number))
-except KeyboardInterrupt:
-    log.write("interrupted\\n")
-    sys.exit(130)
+while number < n:
+    time.sleep(0.1)
+    number += 1
+    log.write(f"{number}\\n")
+    (folder / "next").write_text(str(number))
+    (folder / "next").rename(count)
 (folder / "DONE").touch()
 log.write("done\\n")
 """
@@ -127,14 +124,15 @@ def commands_with(text: str) -> list[str]:
     return found
 
 
-def assert_counted_once(tmp_path: Path, n_lines: int, n: int) -> int:
-    """Every number of every line is there once; returns how many lines were interrupted on the way."""
-    n_interrupted = 0
+def assert_all_counted(tmp_path: Path, n_lines: int, n: int) -> None:
+    """Every number of every line is there, in order, one that was killed at a number perhaps twice."""
     for i in range(n_lines):
         log = (tmp_path / f"counter{i}" / "log").read_text().split()
-        n_interrupted += log.count("interrupted")
-        assert [word for word in log if word != "interrupted"] == [*map(str, range(1, n + 1)), "done"]
-    return n_interrupted
+        assert list(dict.fromkeys(log)) == [*map(str, range(1, n + 1)), "done"] and len(log) <= n + 3
+
+
+def n_starts(tmp_path: Path) -> int:
+    return sum(path.read_text().count("[launch]") for path in (tmp_path / "logs").iterdir())
 
 
 @pytest.mark.slow
@@ -143,39 +141,38 @@ def test_a_sweep_outlives_a_node_and_a_worker(cluster, start, counters, tmp_path
     wait_for(lambda: n_counting(tmp_path) == 2)
     worker = next(p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::run_line"))
     worker.kill()
-    wait_for(lambda: "will try again" in output(tmp_path))
+    wait_for(lambda: n_starts(tmp_path) == 3)
     wait_for(lambda: len(commands_with(str(tmp_path / "counter.py"))) >= 2)  # both nodes are busy again
     (node,) = cluster.worker_nodes
     cluster.remove_node(node, allow_graceful=False)
-    assert process.wait(60) == 0, output(tmp_path)
-    assert assert_counted_once(tmp_path, 5, 60) in (1, 2)  # 1: the node's line had just ended, unheard
-    assert output(tmp_path).splitlines()[-1] == "5 done, 0 failed, 2 retries"
-    assert output(tmp_path).count("WorkerCrashedError") == output(tmp_path).count("NodeDiedError") == 1
+    assert process.wait(90) == 0, output(tmp_path)
+    assert_all_counted(tmp_path, 5, 60)
+    assert output(tmp_path).splitlines()[-1] == "5 done, 0 failed"
+    assert n_starts(tmp_path) > 6
     assert len(output(tmp_path).splitlines()) < 15, "Ray says little"
     cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE_BYTES)
 
 
 @pytest.mark.slow
-def test_ctrl_c_interrupts_the_runs_and_the_next_launch_goes_on(start, counters, tmp_path):
-    lines = counters(3, 30)
+def test_ctrl_c_leaves_no_process_and_the_next_launch_goes_on(start, counters, tmp_path):
+    lines = [f"({line}) | cat" for line in counters(3, 30)]  # in which the shell's own child is not all there is
     process = start(lines)
     wait_for(lambda: n_counting(tmp_path) == 2)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
     assert commands_with(str(tmp_path)) == []
     assert n_counting(tmp_path) == 2, "what waited was not started"
-    assert "stopping 2 runs" in output(tmp_path) and "Traceback" not in output(tmp_path)
+    assert "go on" in output(tmp_path) and "Traceback" not in output(tmp_path)
     assert start(lines).wait(60) == 0
-    assert assert_counted_once(tmp_path, 3, 30) == 2
+    assert_all_counted(tmp_path, 3, 30)
 
 
 @pytest.mark.slow
 def test_runs_stop_when_the_launcher_is_killed(start, counters, tmp_path):
-    process = start(counters(2, 600))
+    process = start([f"({line}) | cat" for line in counters(2, 600)])
     wait_for(lambda: n_counting(tmp_path) == 2)
     process.kill()
     wait_for(lambda: commands_with(str(tmp_path)) == [], 30)
-    assert [(tmp_path / f"counter{i}" / "log").read_text().split()[-1] for i in (0, 1)] == ["interrupted"] * 2
 
 
 @pytest.mark.slow
@@ -186,14 +183,11 @@ def test_failures_are_retried_then_told_and_repetitions_dropped(start, tmp_path)
     assert start([flaky, once, "", broken, "# no line", once + " "], "--retries", "1").wait(60) == 1
     assert (tmp_path / "once").read_text() == "once\n"
     assert (tmp_path / "flaky").read_text() == "again\nagain\n"
-    *events, summary, failed, where = output(tmp_path).splitlines()
-    assert summary == "2 done, 1 failed, 2 retries"
-    assert failed == f"failed: {broken}"
+    assert output(tmp_path).splitlines()[-3:-1] == ["2 done, 1 failed", f"failed: {broken}"]
     (log,) = (path for path in (tmp_path / "logs").iterdir() if "exit-3" in path.name)
-    assert where == f"    {log}: the reason"
+    assert output(tmp_path).splitlines()[-1] == f"    {log}: exit status 3: the reason"
     assert log.read_text().count("[launch]") == log.read_text().count("\nthe reason\n") == 2
     assert len(list((tmp_path / "logs").iterdir())) == 3
-    assert sum("will try again" in event and "exit status" in event for event in events) == 2
 
 
 @pytest.mark.slow
@@ -230,7 +224,7 @@ def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
     command = f'{sweep} | "$PYTHON_LAUNCH" -m hypergrid.analysis.launch --logs {tmp_path}/logs'
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "2 done, 0 failed, 0 retries"
+    assert done.stdout.splitlines()[-1] == "2 done, 0 failed"
     assert done.stderr == ""
     runs = sorted(path.parent for path in (tmp_path / "runs").rglob("DONE"))
     assert [run.parent.name.split("-")[1] for run in runs] == ["tlm", "uniform"]
@@ -241,7 +235,7 @@ def test_a_sweep_of_the_suite_on_a_ray_of_its_own(own_token, tmp_path):
 BAD = [
     ([], "", "there is no command to run"),
     ([], "\n# nothing\n  \n", "there is no command to run"),
-    (["missing.txt"], "", "there is no file missing.txt"),
+    (["missing.txt"], "", "missing.txt"),
     (["--retries", "-1"], "true", "must be 0 or more"),
     (["--cpus", "-1", "--gpus", "1"], "true", "must be 0 or more"),
     (["--cpus", "0"], "true", "a run must take some CPU or GPU"),
@@ -279,21 +273,17 @@ def test_a_cluster_that_is_not_there_is_one_sentence(monkeypatch, capsys, tmp_pa
     )
 
 
-def test_labels_and_logs_tell_lines_apart():
+def test_log_files_tell_lines_apart():
     lines = [
-        "python a/run.py --general x/general.py:1 --env x/e.py:hard --algo.beta=0.5 --zero --out runs",
-        "python a/run.py --general x/general.py:2 --env x/e.py:hard --algo.beta=0.5 --out runs",
+        "python a/run.py --general x/general.py:1 --env x/e.py:hard --algo.beta=0.5 --zero --out /some/runs",
+        "python a/run.py --general x/general.py:2 --env x/e.py:hard --algo.beta=0.5 --out /some/runs",
         "sh -c 'exit 3' > /dev/null",
     ]
-    jobs = launch.read_jobs("\n".join(lines), Path("logs"))
-    assert [job.line for job in jobs] == lines
-    assert jobs[0].label == "python run.py general=1 env=hard beta=0.5 zero out=runs"
-    assert jobs[2].label == "sh c=exit 3 > null"
-    assert [job.label for job in launch.read_jobs("\n".join(lines[:2]), Path("logs"))] == [
-        "general=1 zero",
-        "general=2",
+    logs = launch.read_lines("\n# no line\n".join([*lines, lines[0]]), Path("logs"))
+    assert list(logs) == lines
+    assert [path.name[:-13] for path in logs.values()] == [
+        "python-run.py-general-general.py-1-env-e.py-hard-algo.beta=0.5-zero-out-runs",
+        "python-run.py-general-general.py-2-env-e.py-hard-algo.beta=0.5-out-runs",
+        "sh-c-exit-3-null",
     ]
-    assert jobs[1].log.name.startswith("python-run.py-general=2-env=hard-beta=0.5-out=runs-")
-    assert jobs[2].log.name.startswith("sh-c=exit-3-null-")
-    (job,) = launch.read_jobs(lines[0] + "\n" + lines[0], Path("logs"))
-    assert job.log == jobs[0].log, "the same in every launch"
+    assert launch.read_lines(lines[1], Path("logs"))[lines[1]] == logs[lines[1]], "the same in every launch"

@@ -8,7 +8,7 @@ from each import each
 
 from bitseq.suite import CORRELATION, MODES
 from hypergrid.analysis import tables
-from hypergrid.common.run_folder import ExperimentError
+from hypergrid.common.terminal import ExperimentError
 from hypergrid.suite import CONVERGENCE
 
 RUN = {"environment": "standard", "objective": "db", "approach": "tlm", "learning_rate": 0.001, "seed": 1}

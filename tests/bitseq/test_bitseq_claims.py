@@ -25,6 +25,8 @@ def path(tmp_path):
             "trajectories": 16 * step,
             "wall_s": 1.0,
             "modes_found": modes * step // 100 + seed,
+            "modes_current": seed,
+            "mean_log_reward": -80.0,
             "reward_correlation": 1 - modes / 100 + seed / 1000 if step == 200 else None,
             "reward_correlation_uniform": 0.5,
             "results_version": 1,
@@ -43,12 +45,14 @@ def path(tmp_path):
 def test_the_figures_of_this_suite(path, capsys):
     assert figures.main([str(path)]) == 0
     names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
-    assert names[::2] == ["figure2.png", "figure3.png", "appendix_learning_rates.png"]
+    own = ["figure2.png", "figure2_current.png", "figure2_log_reward.png"]
+    assert names[::2] == [*own, "figure3.png", "appendix_learning_rates.png"]
 
 
 def test_figure_2_has_the_learning_rates_of_the_most_modes_and_figure_3_all(path):
     table = tables.read_results([path])
-    figure2, figure3 = (select_rows(figure, table, 1).query("objective == 'db'") for figure in suite.FIGURES[:2])
+    rows = {figure.name: select_rows(figure, table, 1).query("objective == 'db'") for figure in suite.FIGURES}
+    figure2, figure3 = rows["figure2"], rows["figure3"]
     rates = figure2.groupby("approach")["learning_rate"].unique().map(list).to_dict()
     assert rates == {"tlm": [0.001], "uniform": [0.002]} and set(figure2["seed"]) == {2, 3, 4, 5}
     assert set(figure3["learning_rate"]) == {0.001, 0.002} and set(figure3["seed"]) == {1, 2, 3, 4, 5}

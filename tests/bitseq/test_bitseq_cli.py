@@ -66,8 +66,10 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
 
 
 CELLS = [(objective, approach) for objective in settings.OBJECTIVES for approach in learning.APPROACHES]
-OWN = ["modes_found", "mean_reward", "mean_log_reward", "log_z", "reward_correlation", "reward_correlation_uniform"]
-OWN += ["exact_total_variation", "exact_kl"]
+ALWAYS = ["modes_found", "modes_current", "mean_reward", "mean_log_reward", "mean_log_reward_perfect", "log_z"]
+ALWAYS += ["log_z_error"]
+DUE = ["reward_correlation", "reward_correlation_uniform", "exact_total_variation", "exact_kl"]
+OWN = ALWAYS + DUE
 
 
 @each("objective,approach", CELLS)
@@ -90,9 +92,9 @@ def test_every_combination_runs_to_a_complete_folder(objective, approach, tmp_pa
     learns_later, has_loss = objective in settings.DQN, approach in ("tlm", "pessimistic")
     assert filled["loss"] == [not learns_later, True]
     assert filled["pb_loss"] == [has_loss and not learns_later, has_loss]
-    for name in ("pb_deviation", *OWN[:4]):
+    for name in ("pb_deviation", *ALWAYS):
         assert filled[name] == [True, True]
-    for name in OWN[4:]:  # due at the last step alone
+    for name in DUE:  # due at the last step alone
         assert filled[name] == [False, True]
     if approach in ("uniform", "maxent"):
         assert metrics["pb_deviation"] == [0, 0]
@@ -115,7 +117,7 @@ def test_what_is_due_follows_the_options(tmp_path, no_pictures):
 def test_zero_turns_correlations_and_exact_distances_off(tmp_path, no_pictures):
     assert main(small_command("db", tmp_path, "--corr_every", "0", "--exact_every", "0")) == 0
     metrics = read_metrics(only_run(tmp_path))
-    assert all(math.isnan(value) for name in OWN[4:] for value in metrics[name])
+    assert all(math.isnan(value) for name in DUE for value in metrics[name])
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, no_pictures):

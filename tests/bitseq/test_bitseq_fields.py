@@ -13,8 +13,7 @@ from each import each, each_approach, each_objective
 
 import bitseq
 from bitseq import settings
-from bitseq.common.run_folder import ExperimentError
-from bitseq.run import main
+from bitseq.common.terminal import ExperimentError
 
 SUITE = Path(bitseq.__file__).parent
 
@@ -35,9 +34,9 @@ DQN = {
     "replay_priority_exponent": 0.9, "replay_importance_exponent": 0.1, "start_learning": 50, "update_target_every": 5,
 }  # fmt: skip
 OWN = {
-    "tb": {"log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
-    "db": {"target_decay": 0.9, "backward_head_only": False},
-    "subtb": {"subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
+    "tb": {"good_trajectories": 0, "log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
+    "db": {"good_trajectories": 0, "target_decay": 0.9, "backward_head_only": False},
+    "subtb": {"good_trajectories": 0, "subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
     "soft_dqn": {"m_alpha": 0.0, "backward_head_only": False, **DQN},
     "munchausen_dqn": {"m_alpha": 0.15, "backward_head_only": False, **DQN},
 }
@@ -125,40 +124,6 @@ def test_the_losses_of_p_b_step_its_head_alone_with_tb_unless_told_otherwise(obj
         assert name == (default if value == (objective == "tb") else f"{default}-backward_head_only={value}")
 
 
-def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    out, error = capsys.readouterr()
-    assert error == ""
-    groups = dict(zip(*[iter(re.split(r"^(\w[\w ]+):\n", out, flags=re.MULTILINE)[1:])] * 2, strict=True))
-    entries = {
-        re.match(r" *--(\w+)", entry)[1]: (" ".join(entry.split()), title)
-        for title, group in groups.items()
-        for entry in re.split(r"\n(?=  -)", group.rstrip())
-        if title not in ("usage", "options")  # argparse's own
-    }
-    shown = {"objective": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "wandb": "off"}
-    shown |= {"backward_learning_rate": "learning_rate's", "backward_head_only": "False; tb: True", "kernels": "auto"}
-    defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
-    del defaults["environment"]
-    assert entries.keys() == defaults.keys()
-    order = [*settings.OBJECTIVES, "uniform", "naive", "maxent", "tlm", "pessimistic"]
-    for name, default in defaults.items():
-        entry, title = entries[name]
-        assert entry.endswith(f" ({default})"), entry
-        assert title == next(group for group, options in settings.OPTIONS.items() if name in [o.name for o in options])
-        objectives = [objective for objective, own in OWN.items() if name in own]
-        having = (objectives if len(objectives) < len(OWN) else []) + APPROACHES.get(name, [])
-        assert re.findall(r"\[(.*)\]", entry.replace("[true|false]", "")) == (
-            [", ".join(sorted(having, key=order.index))] if having else []
-        )
-    for name, alias in (("learning_rate", "lr"), ("backward_learning_rate", "blr")):
-        assert f", --{alias} " in entries[name][0]
-    assert "munchausen_dqn|dqn" in entries["objective"][0] and "uniform|naive|maxent" in entries["backward_approach"][0]
-
-
 @pytest.mark.parametrize("module", ["settings.py", "run.py"])
 def test_importing_makes_no_parser(module, monkeypatch):
     def made(*_, **__):
@@ -193,7 +158,7 @@ CHANGED = {  # of munchausen_dqn unless the objective has none
     "replay_capacity": "5000", "replay_batch_size": "64", "replay_priority_exponent": "0.5",
     "replay_importance_exponent": "0.4", "start_learning": "10", "update_target_every": "7", "validate_every": "50",
     "corr_every": "0", "corr_num_rounds": "5", "correlation_network": "online", "exact_every": "10",
-    "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5",
+    "log_z_learning_rate": "0.01", "subtb_lambda": "0.8", "target_decay": "0.5", "good_trajectories": "8",
 }  # fmt: skip
 STORAGE = {
     "device": "cpu", "threads": "2", "kernels": "torch", "if_exists": "resume", "checkpoint_every": "9", "wandb": "a/b",
@@ -210,7 +175,8 @@ def argument(name, value):
 
 
 def objective_with(name):
-    return {"log_z_learning_rate": "tb", "subtb_lambda": "subtb", "target_decay": "db"}.get(name, "munchausen_dqn")
+    own = {"log_z_learning_rate": "tb", "subtb_lambda": "subtb", "target_decay": "db", "good_trajectories": "db"}
+    return own.get(name, "munchausen_dqn")
 
 
 @each("name", list(CHANGED))
@@ -233,7 +199,7 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
-    assert CHANGED.keys() | STORAGE.keys() | {"output_dir"} == settings.BY_NAME.keys()
+    assert CHANGED.keys() | STORAGE.keys() | {"output_dir"} == settings.Settings.model_fields.keys()
 
 
 @each("name", list(STORAGE))

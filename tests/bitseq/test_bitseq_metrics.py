@@ -10,14 +10,15 @@ import pytest
 import torch
 from each import each, each_objective
 
-from bitseq import evaluation
+from bitseq import evaluation, reference
 from bitseq.agents import base as learning
 from bitseq.agents.table import COLUMNS
 from bitseq.common.algorithm import train_step
 from bitseq.policies.backward import FixedBackward
 from bitseq.run import main
 
-ALWAYS = {"pb_deviation", "log_z", "modes_found", "mean_reward", "mean_log_reward"}
+ALWAYS = {"pb_deviation", "log_z", "log_z_error", "modes_found", "modes_current"}
+ALWAYS |= {"mean_reward", "mean_log_reward", "mean_log_reward_perfect"}
 EXACT = {"exact_total_variation", "exact_kl"}
 CORRELATIONS = {"reward_correlation", "reward_correlation_uniform"}
 
@@ -73,7 +74,8 @@ def test_log_z_is_that_of_tb_the_flow_of_s_0_and_its_soft_value(new_agent, objec
     agent = new_agent(objective, "uniform", dropout=0.5, corr_every=0, exact_every=0)
     for _ in range(2):
         train_step(agent)
-    found = agent.evaluate(2)["log_z"]
+    metrics = agent.evaluate(2)
+    found = metrics["log_z"]
     policies, coefficient = agent.policies.eval(), {"munchausen_dqn": 1 / 0.85}.get(objective, 1.0)
     hidden = policies.trunk(torch.full((1, 4), agent.environment.empty))[0]
     if objective == "tb":
@@ -85,6 +87,9 @@ def test_log_z_is_that_of_tb_the_flow_of_s_0_and_its_soft_value(new_agent, objec
         q_values = policies.forward_head["position"](hidden[0])[:, None] + words
         expected = coefficient * math.log((q_values / coefficient).exp().sum().item())
     assert found == pytest.approx(expected, rel=1e-5) and found != 0
+    log_z, mean_log_reward = reference.perfect(agent.environment)
+    assert metrics["log_z_error"] == pytest.approx(abs(found - log_z))
+    assert metrics["mean_log_reward_perfect"] == mean_log_reward
 
 
 # What is measured, and when

@@ -7,6 +7,7 @@ import pytest
 import torch
 from each import each
 
+from bitseq import evaluation
 from bitseq.environment import mode_strings
 from bitseq.evaluation import ModeTracker
 
@@ -21,10 +22,11 @@ def as_text(environment, state):
 
 @each("threshold", [0, 2, 16])
 @each("reward_exponent", [2.0, 0.7])
-def test_mode_tracker_is_a_plain_loop(strings, threshold, reward_exponent):
+def test_mode_tracker_is_a_plain_loop(strings, monkeypatch, threshold, reward_exponent):
+    monkeypatch.setattr(evaluation, "N_CURRENT", 20)
     environment = strings(16, 4, 6, reward_exponent)
     tracker, rng = ModeTracker(environment, threshold), np.random.default_rng(3)
-    modes, n_sampled, rewards = mode_strings(16, 6), 0, []
+    modes, n_sampled, rewards, everything = mode_strings(16, 6), 0, [], []
     found_at, best, text_of_best = [-1] * 6, [17] * 6, [None] * 6
     assert tracker.modes_found == 0 and tracker.best_distance.tolist() == best
     for step in range(60):
@@ -33,7 +35,7 @@ def test_mode_tracker_is_a_plain_loop(strings, threshold, reward_exponent):
             batch[0] = environment.test_states[2 * 16 + threshold % 16]  # at the threshold's distance of the third mode
         tracker.push(batch)
         texts = [as_text(environment, state) for state in batch.tolist()]
-        n_sampled += len(texts)
+        n_sampled, everything = n_sampled + len(texts), everything + texts
         rewards += [-reward_exponent * min(hamming(text, mode) for mode in modes) for text in texts]
         for m, mode in enumerate(modes):
             apart = [hamming(text, mode) for text in texts]
@@ -47,12 +49,15 @@ def test_mode_tracker_is_a_plain_loop(strings, threshold, reward_exponent):
         assert all(text in candidates for text, candidates in zip(kept, text_of_best, strict=True))
         if step % 9 == 4:
             metrics = tracker.metrics()
-            assert metrics.keys() == {"modes_found", "mean_reward", "mean_log_reward"}
+            assert metrics.keys() == {"modes_found", "modes_current", "mean_reward", "mean_log_reward"}
+            near = [min(hamming(text, mode) for text in everything[-20:]) <= threshold for mode in modes]
+            assert metrics["modes_current"] == sum(near)
             assert metrics["modes_found"] == sum(at >= 0 for at in found_at)
             assert metrics["mean_log_reward"] == pytest.approx(np.mean(rewards), rel=1e-6)
             assert metrics["mean_reward"] == pytest.approx(np.mean(np.exp(rewards)), rel=1e-6)
             rewards = []  # since the last call
     assert found_at[2] >= 0 and (threshold or -1 in found_at)
+    assert threshold or metrics["modes_current"] < metrics["modes_found"], "forgotten again"
 
 
 def test_a_mode_is_found_at_the_threshold_and_not_one_bit_further(strings):
@@ -86,6 +91,6 @@ def test_mode_tracker_survives_a_round_trip(strings):
         batch = torch.from_numpy(rng.integers(4, size=(5, 4)))
         for one in (tracker, restored):
             one.push(batch)
-        for name in ("found_at", "best_distance", "best_string"):
+        for name in ("found_at", "seen_at", "best_distance", "best_string"):
             assert torch.equal(getattr(restored, name), getattr(tracker, name))
         assert restored.metrics() == tracker.metrics()

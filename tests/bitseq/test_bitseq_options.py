@@ -8,6 +8,7 @@ import torch
 from each import each
 
 from bitseq import plots, settings
+from bitseq.common.options import free_fields
 from bitseq.run import main
 
 SMALL = "--n 8 --k 2 --M_size 5 --mode_threshold 1 --width 16 --n_layers 1 --n_heads 2 --ff_width 16 --device cpu "
@@ -48,7 +49,7 @@ EFFECTS = {
         "correlation_network": "online",
         "exact_every": 2,
     },
-    ("subtb", "uniform"): {"subtb_lambda": 0.5},
+    ("subtb", "uniform"): {"subtb_lambda": 0.5, "good_trajectories": 4},
     ("soft_dqn", "tlm"): {
         "leaf_coeff": 1,
         "huber_delta": 0.1,
@@ -125,7 +126,7 @@ def test_what_the_options_of_evaluation_change(outcome):
     """The columns that each is about, and no others in the rows that both runs have."""
     _, base = outcome("tb", "tlm")
     for name, changed_columns in {
-        "mode_threshold": {"modes_found"},
+        "mode_threshold": {"modes_found", "modes_current"},
         "corr_every": {"reward_correlation", "reward_correlation_uniform"},
         "corr_num_rounds": {"reward_correlation", "reward_correlation_uniform"},
         "correlation_network": {"reward_correlation", "reward_correlation_uniform"},
@@ -153,5 +154,5 @@ def test_storage_changes_nothing_that_is_computed(outcome, arguments):
 def test_no_option_is_forgotten():
     shown = {name for changes in EFFECTS.values() for name in changes}
     assert not shown & (STORAGE | MACHINE)
-    assert shown | STORAGE | MACHINE == set(settings.BY_NAME)
-    assert set(settings.FREE_OPTIONS) == STORAGE | MACHINE
+    assert shown | STORAGE | MACHINE == set(settings.Settings.model_fields)
+    assert set(free_fields(settings.Settings)) == STORAGE | MACHINE

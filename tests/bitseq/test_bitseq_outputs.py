@@ -59,6 +59,7 @@ def draw(tmp_path, monkeypatch, new_agent):
 
 def row(step, **values):
     metrics = {"modes_found": 1, "mean_reward": 0.5, "mean_log_reward": -3.0, "pb_deviation": 0.1, "loss": 2.0 / step}
+    metrics["mean_log_reward_perfect"] = -1.5
     return {"step": step, "trajectories": 16 * step, "wall_s": 1.0} | metrics | values
 
 
@@ -70,7 +71,15 @@ def test_the_curves_are_the_metrics(draw):
     rows = [
         row(10, modes_found=0, loss=8.5, pb_deviation=0.0, mean_log_reward=-9.5),
         row(20, modes_found=2, loss=0.25, pb_deviation=0.125, mean_log_reward=-7.0, exact_total_variation=0.75),
-        row(30, modes_found=4, loss=0.5, pb_deviation=0.5, mean_log_reward=-2.0, exact_total_variation=0.5)
+        row(
+            30,
+            modes_found=4,
+            modes_current=2,
+            loss=0.5,
+            pb_deviation=0.5,
+            mean_log_reward=-2.0,
+            exact_total_variation=0.5,
+        )
         | {"reward_correlation": 0.625, "reward_correlation_uniform": 0.375},
     ]
     figure = draw(rows, approach="pessimistic", learning_rate=0.002, seed=4)[0]
@@ -86,6 +95,8 @@ def test_the_curves_are_the_metrics(draw):
         )
         assert axis.get_yscale() == ("log" if name == "loss" else "linear")
     assert list(axes["modes_found"].lines[1].get_ydata()) == [5, 5]  # M_size
+    assert list(axes["modes_found"].lines[2].get_ydata())[2] == 2  # of the last 1,000
+    assert list(axes["mean_log_reward"].lines[1].get_ydata()) == [-1.5] * 3
     assert [list(v) for v in axes["reward_correlation"].lines[1].get_data()] == [[30], [0.375]]
     for part in ("n=8, k=2", "db", "pessimistic", "0.002", "seed 4"):
         assert part in figure.get_suptitle()

@@ -1,104 +1,66 @@
-"""The sweeps print the runs that they promise, refuse what they do not know, and leave out what is measured."""
+"""The sweeps print the runs that they promise."""
 
-import csv
-import os
-import shlex
-import shutil
-import subprocess
-from pathlib import Path
+import sys
 
-import pytest
+from each import each
+from sweeps import config_of, configs, lines, run_tiny
 
-import bitseq
-from bitseq import settings
-from bitseq.analysis import collect
-from bitseq.common.run_folder import flatten
-from bitseq.suite import IDENTITY, RESULTS_VERSIONS
+from bitseq.suite import IDENTITY
 
-ROOT = Path(bitseq.__file__).resolve().parents[1]
-VARIABLES = ("SEEDS", "LEARNING_RATES", "OBJECTIVES", "APPROACHES", "TECHNIQUES", "SCALE", "OUTPUT_DIR")
+FIGURE, APPENDIX = "bitseq/sweeps/figure2.sh", "bitseq/sweeps/appendix.sh"
 OBJECTIVES = ("munchausen_dqn", "db", "tb", "subtb")
-APPROACHES = ("uniform", "naive", "maxent", "tlm", "pessimistic")
-ONE = {"SEEDS": "2", "LEARNING_RATES": "0.001", "OBJECTIVES": "tb", "APPROACHES": "tlm"}
-
-
-def sweep(name: str, *, root: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
-    env = {key: value for key, value in os.environ.items() if key not in VARIABLES} | variables
-    command = ["bash", str(root / "bitseq" / "sweeps" / name)]
-    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True)
-
-
-def configs(name: str, **variables) -> list:
-    """The configurations of the printed lines, parsed as a run does."""
-    done = sweep(name, **variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    words = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert all(line[:2] == ["python", "bitseq/run.py"] for line in words)
-    return [settings.parse(line[2:]) for line in words]
+ONE = {"SEEDS": "2", "LEARNING_RATES": "5e-4", "APPROACHES": "tlm"}
+TINY = "--n 8 --k 2 --M_size 5 --mode_threshold 1 --corr_num_rounds 1 --width 8 --n_layers 1 --n_heads 1 --ff_width 8"
 
 
 def cell(config) -> tuple:
-    return config.seed, config.learning_rate, config.objective, config.backward_approach
+    return tuple(config[IDENTITY[name]] for name in ("seed", "learning_rate", "objective", "approach"))
 
 
-def test_figures_2_and_3_are_every_cell_once_tuning_seed_first():
-    figure = configs("figure2.sh")
+def test_figures_2_and_3_are_every_cell_once_tuning_seed_first_at_the_papers_settings():
+    figure = configs(FIGURE)
     assert [cell(config) for config in figure] == [
         (seed, rate, objective, approach)
         for seed in (1, 2, 3, 4, 5)
         for rate in (0.0005, 0.001, 0.002)
         for objective in OBJECTIVES
-        for approach in APPROACHES
+        for approach in ("uniform", "naive", "maxent", "tlm", "pessimistic")
     ]
-    assert sweep("figure3.sh").stdout == sweep("figure2.sh").stdout
+    assert lines("bitseq/sweeps/figure3.sh") == lines(FIGURE)
     for config in figure:
-        given = ["--objective", config.objective, "--backward_approach", config.backward_approach]
-        shipped = settings.parse([*given, "--seed", str(config.seed), "--lr", str(config.learning_rate)])
-        assert config.to_dict() == shipped.to_dict() | {"if_exists": "resume"}, "the paper's own settings"
+        seed, rate, objective, approach = cell(config)
+        options = f"--seed {seed} --lr {rate} --objective {objective} --backward_approach {approach}"
+        assert config == config_of(f"python bitseq/run.py {options}") | {"if_exists": "resume"}
 
 
-@pytest.mark.parametrize(
-    ("scale", "iterations", "every", "start"), [("0.1", 5000, 100, 50), ("0.001", 50, 1, 25), ("1e-9", 1, 1, 0)]
-)
+@each("scale,iterations,every,start", [("0.1", 5000, 100, 50), ("0.001", 50, 1, 25), ("1e-9", 1, 1, 0)])
 def test_every_scale_is_a_run(scale, iterations, every, start):
-    figure = configs("figure2.sh", **ONE | {"SCALE": scale, "OBJECTIVES": "tb munchausen_dqn soft_dqn"})
-    assert [(c.num_iterations, c.validate_every) for c in figure] == [(iterations, every)] * 3
+    figure = configs(FIGURE, SCALE=scale, OBJECTIVES="tb munchausen_dqn soft_dqn", OUTPUT_DIR="/some/where", **ONE)
+    assert [(c["num_iterations"], c["validate_every"], c["learning_rate"]) for c in figure] == [
+        (iterations, every, 0.0005)
+    ] * 3
     assert [c.get("start_learning") for c in figure] == [None, start, start]
-
-
-def test_learning_rates_are_numbers():
-    rates = "5e-4 .001 2 0.0005"
-    assert [c.learning_rate for c in configs("figure2.sh", **ONE | {"LEARNING_RATES": rates})] == [0.0005, 0.001, 2]
-
-
-def techniques(config) -> tuple:
-    return config.gamma, config.get("target_decay"), config.uniform_initialisation
+    assert {c["output_dir"] for c in figure} == {"/some/where"}
 
 
 def test_the_appendix_has_one_technique_off_at_a_time():
-    appendix = configs("appendix.sh")
-    assert {cell(config)[::3] for config in appendix} == {(seed, "tlm") for seed in (2, 3, 4, 5)}
-    runs = {name: [techniques(c) for c in appendix if (c.objective, c.seed) == (name, 2)] for name in OBJECTIVES}
-    assert runs.pop("munchausen_dqn") == [(0.9999, None, True), (1.0, None, True), (0.9999, None, False)]
-    off = [(0.9999, 0.9, True), (1.0, 0.9, True), (0.9999, 0.0, True), (0.9999, 0.9, False)]
-    assert list(runs.values()) == [off] * 3
-    figure = {settings.run_directory(config) for config in configs("figure2.sh", APPROACHES="tlm")}
-    assert len(figure.intersection(settings.run_directory(config) for config in appendix)) == 16
+    figure = {cell(config): config for config in configs(FIGURE, LEARNING_RATES="0.001")}
+    n_off = {objective: [] for objective in OBJECTIVES}
+    for config in configs(APPENDIX):
+        own = figure[cell(config)]
+        off = {name: value for name, value in config.items() if value != own[name]}
+        assert off in ({}, {"gamma": 1.0}, {"target_decay": 0.0}, {"uniform_initialisation": False})
+        n_off[config["objective"]] += [*off]
+    assert n_off.pop("munchausen_dqn") == 4 * ["gamma", "uniform_initialisation"]
+    assert all(off == 4 * ["gamma", "target_decay", "uniform_initialisation"] for off in n_off.values())
 
 
-def test_runs_that_are_measured_are_left_out(tmp_path):
-    shutil.copytree(ROOT / "bitseq", tmp_path / "bitseq", ignore=shutil.ignore_patterns("__pycache__", "results"))
-    (tmp_path / "bitseq" / "results").mkdir()
-    for name, fields in (("figure2", ()), ("appendix", ("gamma", "target_decay", "uniform_initialisation"))):
-        measured = configs(f"{name}.sh", SEEDS="2", SCALE="0.1")[1:]
-        with (tmp_path / "bitseq" / "results" / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([*IDENTITY, *fields, "step", "trajectories", "results_version"])
-            for config in measured:
-                flat = flatten(config.to_dict())
-                run = [*collect.identity(flat).values(), *(flat.get(field, "") for field in fields)]
-                version = RESULTS_VERSIONS[config.objective]
-                writer.writerows([[*run, step, 16 * step, version] for step in (100, config.num_iterations)])
-        (left,) = sweep(f"{name}.sh", root=tmp_path, SEEDS="2", SCALE="0.1").stdout.splitlines()
-        assert left == sweep(f"{name}.sh", SEEDS="2", SCALE="0.1").stdout.splitlines()[0]
-        assert len(sweep(f"{name}.sh", root=tmp_path, SEEDS="2").stdout.splitlines()) == len(measured) + 1
+def test_the_published_cells_have_their_own_length():
+    published = configs("bitseq/sweeps/published.sh", SEEDS="1")
+    assert [config["num_iterations"] for config in published] == [600, 300, 975, 325]
+
+
+def test_a_line_runs(tmp_path):
+    (line,) = lines(FIGURE, SCALE="1e-9", OBJECTIVES="db", OUTPUT_DIR=str(tmp_path), **ONE)
+    (run,) = run_tiny(line, tmp_path, f"{TINY} --device cpu --kernels torch", sys.executable)
+    assert (run / "metrics.csv").read_text().splitlines()[-1].startswith("1,16,")

@@ -61,17 +61,17 @@ class Recorder:
     def update_backward_target(self):
         self.calls.append("backward_target")
 
-    def update_q_target(self):
-        self.calls.append("q_target")
+    def update_model_target(self):
+        self.calls.append("model_target")
 
 
 def test_a_step_is_algorithm_1_and_the_other_order_a_setting():
     agent, other = Recorder(backward_first=True), Recorder(backward_first=False)
     losses = train_step(agent)
-    assert agent.calls == ["sample", "backward_loss", "backward_target", "forward_loss", "q_target"]
+    assert agent.calls == ["sample", "backward_loss", "backward_target", "forward_loss", "model_target"]
     assert losses == pytest.approx({"pb_loss": 1.0, "loss": 0.64})  # the second loss sees the first one's step
     train_step(other)
-    assert other.calls == ["sample", "forward_loss", "q_target", "backward_loss", "backward_target"]
+    assert other.calls == ["sample", "forward_loss", "backward_loss", "backward_target", "model_target"]
 
 
 @each("max_norm, length", [(0.0, 5.0), (0.5, 0.5), (7.0, 5.0)])

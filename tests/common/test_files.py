@@ -269,14 +269,15 @@ def test_any_name_is_shown_in_any_locale(tmp_path):
 
 def test_a_line_of_a_sweep_keeps_its_bytes_in_any_locale(tmp_path):
     (tmp_path / "lines").write_text(f"echo {NAME}\n", encoding="utf-8")
-    code = "import sys; from hypergrid.analysis import launch; launch.connect = lambda address: None\n"
-    code += "launch.Sweep = lambda jobs, **_: sys.exit(print(jobs[0].log.name, jobs[0].line))\n"
-    code += "launch.main(sys.argv[1:])"
-    (job,) = launch.read_jobs(f"echo {NAME}", Path("logs"))
+    code = "import sys; from hypergrid.analysis import launch; launch.connect = lambda *_: None\n"
+    code += "def told(lines, *_): sys.exit(print(*(f'{log.name} {line}' for line, log in lines.items())))\n"
+    code += "launch.launch = told\n"
+    code += "launch.main([*sys.argv[1:], '--logs', '.'])"
+    ((line, log),) = launch.read_lines(f"echo {NAME}", Path("logs")).items()
     for argv, stdin in (([str(tmp_path / "lines")], b""), ([], (tmp_path / "lines").read_bytes())):
         done = in_the_c_locale(code, *argv, input=stdin)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.decode() == f"{job.log.name} echo {NAME}\n"
+        assert done.stdout.decode() == f"{log.name} {line}\n"
 
 
 def test_durations_are_read_at_a_glance():

@@ -15,7 +15,8 @@ import torch
 
 from hypergrid.common import provenance
 from hypergrid.common.randomness import Streams
-from hypergrid.common.run_folder import COMMON_COLUMNS, ExperimentError, Run, read_metrics
+from hypergrid.common.run_folder import COMMON_COLUMNS, Run, read_metrics
+from hypergrid.common.terminal import ExperimentError
 
 CONFIG = {"general": {"seed": 3, "output_dir": "runs"}, "algo": {"name": "tb", "learning_rate": 1e-3}}
 COLUMNS = ("l1_dist", "log_z_error")

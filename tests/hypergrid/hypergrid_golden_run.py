@@ -8,6 +8,8 @@ from hypergrid.common.algorithm import train_step
 from hypergrid.experiments.config import algo, general, hypergrid
 
 OBJECTIVES = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
+METRICS = ("pb_deviation", "l1_dist", "kl_dist", "total_variation", "l1_floor", "exact_l1_dist")
+METRICS += ("exact_total_variation", "log_z_error")
 STEPS = 25  # beyond the 20 batches that pessimistic remembers
 
 
@@ -32,4 +34,4 @@ def golden_run(objective: str, approach: str) -> list[list[float | None]]:
         metrics = agent.evaluate(STEPS)
     finally:
         torch.set_default_dtype(default)
-    return [[step["loss"], step["pb_loss"]] for step in losses] + [list(metrics.values())]
+    return [[step["loss"], step["pb_loss"]] for step in losses] + [[metrics[name] for name in METRICS]]

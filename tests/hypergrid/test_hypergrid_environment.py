@@ -176,3 +176,27 @@ def test_the_torchgfn_environment_has_the_exact_reward_everywhere():
     torch.testing.assert_close(grid.true_dist(), rewards / rewards.sum())
     assert OriginalReward(11, 2, R0=1e-3, R1=0.5, R2=2.0)(torch.tensor([[9, 9]])).item() == pytest.approx(2.501)
     assert GridEnvironment(2, 11, 1e-3, 0.5, 2.0).log_z == grid.log_partition()
+
+
+def test_a_grid_too_large_to_list_has_the_same_rewards_modes_and_z(monkeypatch):
+    monkeypatch.setattr("hypergrid.environment.MAX_ENUMERATED", 0)
+    for ndim, height in ((1, 20), (3, 8), (2, 20), (2, 11)):
+        large, states = (
+            GridEnvironment(ndim, height, *REWARDS["hard"]),
+            torch.cartesian_prod(*[torch.arange(height)] * ndim),
+        )
+        states = states.reshape(-1, ndim)
+        monkeypatch.undo()
+        listed = GridEnvironment(ndim, height, *REWARDS["hard"])
+        monkeypatch.setattr("hypergrid.environment.MAX_ENUMERATED", 0)
+        assert listed.enumerated and not large.enumerated and not hasattr(large, "log_rewards")
+        assert torch.equal(large.log_reward(states), listed.log_reward(states))
+        assert torch.equal(large.mode(states), listed.mode(states))
+        assert large.log_z == pytest.approx(listed.log_rewards.double().exp().sum().log().item(), abs=1e-6)
+
+
+def test_modes_are_numbered_by_their_corners():
+    grid = GridEnvironment(2, 20, *REWARDS["standard"])
+    corners = {(x, y): (x > 9) + 2 * (y > 9) for x in (2, 3, 16, 17) for y in (2, 3, 16, 17)}
+    for state in all_states(grid).tolist():
+        assert grid.mode(torch.tensor([state])).item() == corners.get(tuple(state), -1)

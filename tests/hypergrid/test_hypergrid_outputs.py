@@ -13,7 +13,7 @@ from gfn.samplers import Sampler
 import hypergrid
 from hypergrid import plots
 from hypergrid.analysis import collect, report
-from hypergrid.common.run_folder import ExperimentError
+from hypergrid.common.terminal import ExperimentError
 from hypergrid.evaluation import forward_probabilities
 from hypergrid.run_hypergrid_exp import main
 from hypergrid.torchgfn.estimators import load_agent

@@ -14,6 +14,7 @@ from each import each
 from same import assert_same
 
 import hypergrid
+from hypergrid import plots
 from hypergrid.agents.base import SamplingAgent
 from hypergrid.run_hypergrid_exp import main
 
@@ -48,6 +49,7 @@ def checkpoint(folder):
 @each("approach", ["uniform", "naive", "maxent", "tlm", "pessimistic"])
 @each("algorithm", ["tb", "db", "subtb", "soft_dqn", "munchausen_dqn"])
 def test_a_kill_leaves_no_trace(algorithm, approach, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "draw_run", lambda *_: None)  # it takes longer than the runs
     length = ["--general.n_trajectories=80", "--general.checkpoint_interval=5"]
     assert main(command(algorithm, approach, tmp_path / "whole", *length)) == 0
     sample, calls = SamplingAgent.sample, []

@@ -11,6 +11,7 @@ from torch import Tensor
 from mols import settings
 from mols.agents.base import LearningAgent
 from mols.agents.table import make_agent
+from mols.common.options import extra
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import Fragment
 from mols.rewards.base import Scores
@@ -26,7 +27,7 @@ def reachable(max_fragments: int) -> Enumeration:
 
 
 class RandomReward:
-    """r between 0.7 and 1.1 by chance, one for each tree, however its slots are named; stands in for the network."""
+    """r between 0.7 and 1.1 by chance, one for each tree, however its slots are named; for the network."""
 
     def __init__(self, environment: FragmentEnvironment) -> None:
         rng, n_kinds, n_ends = np.random.default_rng(7), environment.n_fragments + 1, environment.n_points + 2
@@ -73,12 +74,11 @@ TINY = {"width": 16, "n_layers": 1, "n_heads": 1, "batch_size": 8, "max_fragment
 def tiny_config(algo: str, approach: str, **options) -> ConfigDict:
     """The shipped settings with a tiny network."""
     argv = []
-    table = settings.by_name(seh_frag.OPTIONS)
     for name, value in ({"algo": algo, "backward_approach": approach} | TINY | options).items():
-        if approach not in (table[name].approaches or [approach]):
+        if approach not in (extra(seh_frag.Settings.model_fields[name])["approaches"] or [approach]):
             continue  # what a fixed P_B lacks, so that a test can go over all approaches
         argv += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    return settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
+    return settings.parse(argv, seh_frag.Settings)
 
 
 def new_agent(algo: str, approach: str, **options) -> LearningAgent:

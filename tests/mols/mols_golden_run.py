@@ -14,6 +14,7 @@ from mols.agents.table import make_agent
 from mols.agents.task import Task
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
+from mols.common.options import extra
 from mols.environments.atoms import AtomEnvironment
 from mols.environments.fragments import FragmentEnvironment
 from mols.environments.vocabulary import Fragment
@@ -35,7 +36,7 @@ OF_PESSIMISTIC = {"no_sampling_model": True, "target_decay": 0.95}
 
 
 class NumberedReward:
-    """Stands in for a task's reward and its molecules: r from 0.5 on of the numbers that a state is made of."""
+    """In place of a task's reward and its molecules: r from 0.5 on of the numbers that a state is made of."""
 
     def __call__(self, states, *, training: bool) -> Scores:
         numbers = torch.cat([tensor.flatten(1) for tensor in states], 1)
@@ -59,7 +60,7 @@ def golden_run(objective: str, approach: str, kernels: str = "auto") -> list[lis
 
 def losses_of(argv: list[str], task, environment, n_steps: int) -> list[list[float | None]]:
     """Those of one task."""
-    config = settings.parse([*argv, f"--n={n_steps}"], task.NAME, task.OPTIONS)
+    config = settings.parse([*argv, f"--n={n_steps}"], task.Settings)
     reward = NumberedReward()
     agent = make_agent(config, Task(environment, reward, reward, environment.initial_states(0), (2.0,)))
     steps = [train_step(agent) for _ in range(n_steps)]
@@ -68,11 +69,11 @@ def losses_of(argv: list[str], task, environment, n_steps: int) -> list[list[flo
 
 def arguments(objective: str, approach: str) -> list[str]:
     """The command line of ``OPTIONS``, but for those that the objective or the approach lacks."""
-    table, argv = settings.by_name(settings.OPTIONS), []
+    argv = []
     given = {"algo": objective, "backward_approach": approach} | OPTIONS
     for name, value in (given | (OF_PESSIMISTIC if approach == "pessimistic" else {})).items():
-        option = table[name]
-        if objective in (option.objectives or [objective]) and approach in (option.approaches or [approach]):
+        of = extra(seh_frag.Settings.model_fields[name])
+        if objective in (of["objectives"] or [objective]) and approach in (of["approaches"] or [approach]):
             argv.append(f"--{name}" if value is True else f"--{name}={value}")
     return argv
 

@@ -25,7 +25,8 @@ needs_weights = needs(WEIGHTS_FILE)  # of tests with a process of their own, whe
 # What the command lacks to be quick. Its test set is generated, so that no file is needed; of the network, ``quicken``
 # decides.
 SMALL = shlex.split("--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 4 --validate_every 2 --max_fragments 2")
-SMALL += shlex.split("--test_set generated --corr_molecules 3 --corr_rounds 1 --device cpu --proxy original")
+SMALL += shlex.split("--test_set generated --corr_molecules 3 --corr_rounds 1 --proxy original")
+SMALL += shlex.split("--device cpu --threads 1")
 load_once = cache(load_proxy)
 
 

@@ -25,7 +25,7 @@ def reward_agent(monkeypatch):
 
     def new(algo, approach, *extra):
         argv = command(algo, "none", "--corr_every=0", "--backward_approach", approach, *extra)
-        config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
+        config = settings.parse(argv, seh_frag.Settings)
         return make_agent(config, seh_frag.make_task(config))
 
     return new

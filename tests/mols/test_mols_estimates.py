@@ -6,7 +6,8 @@ import torch
 from enumeration import renamings, symmetries
 from torch import nn
 
-from mols.environments.base import STOP, rows_of
+from mols.agents.task import exact
+from mols.environments.base import STOP, finished_states, rows_of
 from mols.sampling import estimated_log_prob
 
 COEFFICIENTS = (1.0, 2.0)
@@ -115,3 +116,29 @@ def test_same_generator_state_gives_the_same_estimates_and_leaves_torchs_random_
     assert torch.equal(once, again) and not torch.equal(once, other)
     assert torch.equal(torch.get_rng_state(), state)
     assert not once.requires_grad and all(parameter.grad is None for parameter in policies.parameters())
+
+
+def test_the_weights_of_a_tree_in_z_add_up_to_one_over_its_symmetries(small, reachable):
+    states, weight = finished_states(small)
+    assert sorted(reachable.rows_of(states)) == reachable.finished.nonzero().flatten().tolist()
+    of_tree = {}
+    for row, part in zip(reachable.rows_of(states), weight.tolist(), strict=True):
+        name = min(renamings(reachable.plain[row]))
+        of_tree[name] = of_tree.get(name, 0.0) + part
+    assert {symmetries(small, tree) for tree in of_tree} == {1, 2}
+    assert of_tree == {tree: pytest.approx(1 / symmetries(small, tree)) for tree in of_tree}
+
+
+def test_exact_numbers_are_those_of_the_solution(new_agent, reachable):
+    task = new_agent("db", "uniform").task
+    log_reward = task.score(reachable.trees, training=False).log_reward.double()
+    solution = reachable.solve(reachable.backward_table("uniform"), log_reward)
+    pf = solution.log_pf.exp()
+    ends = reachable.visits(pf) * pf[:, STOP]
+    found = exact(task)
+    assert found.log_z == pytest.approx(solution.log_flow[0].item())
+    assert found.mean_log_reward == pytest.approx((ends * log_reward).sum().item())
+
+
+def test_what_is_too_large_is_not_listed(full):
+    assert finished_states(full) is None

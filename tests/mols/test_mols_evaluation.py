@@ -99,7 +99,7 @@ def test_tracker_is_a_plain_loop_over_all_that_was_pushed():
             text: seen[text].reward if text in seen else rng.uniform(0.5, 1.2) for text in batch if text
         }
         rewards = [reward_of[text] for text in batch]
-        tracker.push(batch, rewards, step)
+        tracker.push(batch, rewards, np.log(rewards), step)
         since += zip(batch, rewards, strict=True)
         for text, reward in zip(batch, rewards, strict=True):
             if text is not None:
@@ -113,28 +113,29 @@ def test_tracker_is_a_plain_loop_over_all_that_was_pushed():
         assert list(tracker.candidates.values()) == good
         metrics = tracker.metrics()
         assert metrics["mean_reward"] == pytest.approx(np.mean([reward for _, reward in since]))
+        assert metrics["mean_log_reward"] == pytest.approx(np.mean([np.log(reward) for _, reward in since]))
         assert metrics["invalid_share"] == pytest.approx(np.mean([text is None for text, _ in since]))
         assert metrics["top_100_reward"] == pytest.approx(np.mean([found.reward for found in best]))
         assert metrics["top_100_reward"] != pytest.approx(metrics["mean_reward"], rel=1e-2)
         assert metrics["top_100_diversity"] == pytest.approx(diversity([found.smiles for found in best]))
         for threshold in THRESHOLDS:
             assert metrics[f"modes_found_{threshold:g}"] == len(plain_modes(good, threshold)) > 0
-        assert len(metrics) == 4 + len(THRESHOLDS)
+        assert len(metrics) == 5 + len(THRESHOLDS)
         since = []
 
 
 def test_ties_at_the_end_of_the_best_stay_with_those_found_first():
     tracker = MoleculeTracker(THRESHOLDS)
     texts = ["C" * n for n in range(1, 121)]
-    tracker.push(texts, [0.5] * 120, 1)
+    tracker.push(texts, [0.5] * 120, [0.0] * 120, 1)
     assert tracker.top == [(text, 0.5) for text in texts[:100]]
-    tracker.push(["O", "O", "N"], [0.6, 0.6, 0.7], 2)
+    tracker.push(["O", "O", "N"], [0.6, 0.6, 0.7], [0.0] * 3, 2)
     assert tracker.top == [("N", 0.7), ("O", 0.6)] + [(text, 0.5) for text in texts[:98]]
 
 
 def test_tracker_of_nothing_but_invalid_molecules():
     tracker = MoleculeTracker(THRESHOLDS)
-    tracker.push([None, None], [1e-4, 1e-4], 1)
+    tracker.push([None, None], [1e-4, 1e-4], [-75.0] * 2, 1)
     metrics = tracker.metrics()
     assert (metrics["invalid_share"], metrics["top_100_reward"], metrics["top_100_diversity"]) == (1.0, 0.0, 0.0)
     assert metrics["mean_reward"] == 1e-4 and tracker.top == [] and not tracker.candidates
@@ -147,26 +148,26 @@ def test_modes_are_not_recounted(founds, monkeypatch):
     monkeypatch.setattr(evaluation, "diversity", lambda smiles: 0.0)
     tracker = MoleculeTracker(THRESHOLDS)
     for found in [*founds, *founds]:
-        tracker.push([found.smiles], [found.reward], found.step)
+        tracker.push([found.smiles], [found.reward], [0.0], found.step)
         tracker.metrics()
     assert calls == [found.smiles for found in founds if found.reward >= 0.875]
 
 
 def test_tracker_survives_a_checkpoint(founds):
     tracker, restored = MoleculeTracker(THRESHOLDS), MoleculeTracker(THRESHOLDS)
-    restored.push(["CCCCCC"], [1.1], 1)  # to be forgotten
+    restored.push(["CCCCCC"], [1.1], [1.0], 1)  # to be forgotten
     half = len(founds) // 2
     for found in founds[:half]:
-        tracker.push([found.smiles], [found.reward], found.step)
+        tracker.push([found.smiles], [found.reward], [0.0], found.step)
     tracker.metrics()
-    tracker.push([None, "CCO"], [1e-4, 0.7], half)  # in the middle of an interval
+    tracker.push([None, "CCO"], [1e-4, 0.7], [-75.0, -3.0], half)  # in the middle of an interval
     file = io.BytesIO()
     torch.save(copy.deepcopy(tracker.state_dict()), file)
     file.seek(0)
     restored.load_state_dict(torch.load(file, weights_only=True))
     for found in founds[half:]:
         for each in (tracker, restored):
-            each.push([found.smiles], [found.reward], found.step)
+            each.push([found.smiles], [found.reward], [0.0], found.step)
     assert restored.top == tracker.top and restored.candidates == tracker.candidates
     assert [c.modes for c in restored.counters] == [c.modes for c in tracker.counters]
     assert all(isinstance(mode, Found) for counter in restored.counters for mode in counter.modes)

@@ -39,9 +39,9 @@ def draw(tmp_path, monkeypatch):
     def new(rows, *batches, **options):
         molecules = MoleculeTracker(THRESHOLDS)
         for step, batch in enumerate(batches, 1):
-            molecules.push(list(batch), list(batch.values()), step)
+            molecules.push(list(batch), list(batch.values()), [0.0] * len(batch), step)
         argv = [f"--{name}={value}" for name, value in options.items()]
-        config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
+        config = settings.parse(argv, seh_frag.Settings)
         (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
         with (tmp_path / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [*COMMON_COLUMNS, *columns(THRESHOLDS)])
@@ -128,7 +128,7 @@ def test_twenty_modes_are_drawn(draw, grid):
     unlike = [f"{first}{second}" for first in "FNOSPBCI" for second in "NOSPBC" if first < second]
     rewards = {smiles: 0.875 + i / 100 for i, smiles in enumerate(unlike)}
     molecules = MoleculeTracker(THRESHOLDS)
-    molecules.push(list(rewards), list(rewards.values()), 1)
+    molecules.push(list(rewards), list(rewards.values()), [0.0] * len(rewards), 1)
     best = sorted_modes(list(molecules.candidates.values()), 0.875)
     assert len(best) > 20
     draw([row(10)], rewards)

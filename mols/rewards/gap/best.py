@@ -4,7 +4,8 @@
 
 A row for each of the n best distinct molecules that each run has evaluated in training: run, smiles, reward (r), the
 gap that the run's network predicts, QM9's gap of the same molecule (stereochemistry aside; empty: QM9 does not have
-it), both in eV, the charge and the number of unpaired electrons. QM9 has no charged molecules and no radicals.
+it), both in eV, the charge, the number of unpaired electrons, and whether RDKit finds a conformer (1 or 0). QM9 has no
+charged molecules and no radicals.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from rdkit import Chem
 from rdkit.Chem.Descriptors import NumRadicalElectrons
 from rdkit.rdBase import BlockLogs
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules import qm9
+from mols.molecules.conformers import conformer
 from mols.molecules.csv_files import require_writable, write_table
 from mols.rewards.gap.reward import GapReward
 
-COLUMNS = ("run", "smiles", "reward", "predicted_gap", "qm9_gap", "charge", "radical_electrons")
+COLUMNS = ("run", "smiles", "reward", "predicted_gap", "qm9_gap", "charge", "radical_electrons", "conformer")
 
 
 def best_of_run(directory: Path, n: int) -> list[tuple[str, str, float]]:
@@ -83,6 +84,7 @@ def best_rows(runs: list[Path], n: int) -> list[tuple[Any, ...]]:
             f"{true[flat]:.3f}" if (flat := _flat_smiles(molecule)) in true else "",
             Chem.GetFormalCharge(molecule),
             NumRadicalElectrons(molecule),
+            int(conformer(smiles) is not None),
         )
         for (run, smiles, gap), molecule, r in zip(found, molecules, reward, strict=True)
     ]

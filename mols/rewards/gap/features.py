@@ -13,7 +13,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem.rdchem import BondType, HybridizationType
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 ELEMENTS = (6, 7, 8, 9)
 HYBRIDISATIONS = (HybridizationType.SP, HybridizationType.SP2, HybridizationType.SP3)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.structures import Structure
 
 ELEMENTS = (1, 6, 7, 8, 9)  # H C N O F, the rows of the network's embeddings

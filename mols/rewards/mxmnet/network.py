@@ -26,8 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules.csv_files import require_writable, write_raw
 from mols.molecules.structures import Structure, read_structures
 from mols.rewards.mxmnet.basis import N_RADIAL, N_SPHERICAL, N_SPHERICAL_RADIAL, RadialBasis, angular_part, radial_part
@@ -112,7 +111,7 @@ class MXMNet(nn.Module):
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """A file's named tensors, checked to be finite."""
-    mend = "name a file of weights that torch.save wrote"
+    advice = "name a file of weights that torch.save wrote"
     try:
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
             raise ValueError("bad checksum")  # which torch itself does not look at
@@ -122,11 +121,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(state, dict) or not all(map(_is_finite_tensor, state.values())):
             raise ValueError("it is not a table of finite tensors")
     except FileNotFoundError as error:
-        raise ExperimentError(f"{path} is not there: {mend}") from error
+        raise ExperimentError(f"{path} is not there: {advice}") from error
     # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ExperimentError(f"{path} is not a file of weights ({reason}): {mend}") from error
+        raise ExperimentError(f"{path} is not a file of weights ({reason}): {advice}") from error
     return state
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem.rdchem import HybridizationType
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.workers import WorkerMap
 
 MAX_ATOMIC_NUMBER = 56  # barium

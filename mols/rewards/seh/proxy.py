@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 from torch.nn.utils.rnn import pad_sequence
 
-from mols.common.run_folder import ExperimentError
-from mols.common.terminal import command
+from mols.common.terminal import ExperimentError, command
 from mols.molecules.csv_files import read_columns, require_writable, write_raw
 from mols.rewards.downloads import find
 from mols.rewards.seh.features import N_FEATURES, NO_BOND, GraphBatch, MoleculeGraph, collate, featurise
@@ -136,7 +135,7 @@ def load_proxy(data_dir: str | Path | None = None) -> SehProxy:
         data_dir: the folder of its weights; None: wherever they are found, see ``mols.rewards.downloads``.
 
     Raises:
-        ExperimentError: the weights are not to be had.
+        ExperimentError: the weights are missing.
     """
     return SehProxy.load(find(WEIGHTS_FILE, data_dir))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 
 ALLOWED = frozenset(
     {

@@ -37,13 +37,13 @@ class SehReward(Reward):
             exponent, workers: as above.
 
         Raises:
-            ExperimentError: the weights are not to be had.
+            ExperimentError: the weights are missing.
         """
         return cls(load_proxy(data_dir), exponent=exponent, workers=workers)
 
     @classmethod
     def load_surrogate(cls, *, exponent: float = 10.0, workers: int = 0) -> "SehReward":
-        """The reward of this package's network, which stands in for the published one.
+        """The reward of this package's network, used in place of the published one.
 
         Args:
             exponent, workers: as above.

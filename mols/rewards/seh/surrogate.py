@@ -1,4 +1,4 @@
-"""The sEH surrogate: a small message passing network that stands in for the published one where that is not to be had.
+"""The sEH surrogate: a small message passing network used where the published one is missing.
 
 It reads what the published network reads, `rewards.seh.features`, and gives the same raw output, 8 times the reward
 r. With LayerNorm(h) = x, and V of a bond's type, six times

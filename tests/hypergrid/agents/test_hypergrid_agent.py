@@ -95,6 +95,7 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, appro
     update_backward(agent, batch)
     between = snapshot(agent)
     update_forward(agent, batch)
+    agent.update_model_target()
     learns = approach in ("tlm", "pessimistic")
     assert moved(before, between) == (MOVED_BY_APPROACH[approach] | {"trunk"} if learns else set())
     by_forward = MOVED_BY_OBJECTIVE[objective] | ({"backward_head"} if approach == "naive" else set())
@@ -111,6 +112,7 @@ def test_an_untied_backward_policy_leaves_the_forward_trunk_alone(started, objec
     assert moved(before, snapshot(agent)) == {"backward_trunk", "backward_head"} | target
     between = snapshot(agent)
     update_forward(agent, batch)
+    agent.update_model_target()
     assert moved(between, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective]
 
 
@@ -119,6 +121,7 @@ def test_naive_trains_an_untied_trunk_through_the_objective(started, objective):
     agent, batch = started(objective, "naive", tied_trunk=False)
     before = snapshot(agent)
     update_forward(agent, batch)
+    agent.update_model_target()
     assert moved(before, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective] | {"backward_head", "backward_trunk"}
 
 
@@ -233,6 +236,7 @@ def test_targets_move_once_per_step_by_the_decay(started, decay):
     assert all(map(torch.equal, agent.policies.backward_target.parameters(), expected))
     expected = [p.clone() for module in agent.q_target for p in module.parameters()]
     update_forward(agent, batch)
+    agent.update_model_target()
     online = [*agent.policies.trunk.parameters(), *agent.policies.forward_head.parameters()]
     ema_update(expected, online, decay)
     found = [p for module in agent.q_target for p in module.parameters()]

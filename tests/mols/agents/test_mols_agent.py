@@ -131,6 +131,7 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
     update_backward(agent, batch)
     between = snapshot(agent)
     update_forward(agent, batch)
+    agent.update_model_target()
     after = snapshot(agent)
     if approach in OWN_LOSS:
         assert moved(before, between) == {"trunk"} | MOVED_BY_APPROACH[approach] | ema(online)

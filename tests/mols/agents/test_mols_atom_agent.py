@@ -40,7 +40,7 @@ def atom_agent():
 
     def new(algo, approach, *extra):
         argv = ["--algo", algo, "--backward_approach", approach, *SMALL, *extra]
-        config = settings.parse(argv, qm9.NAME, qm9.OPTIONS)
+        config = settings.parse(argv, qm9.Settings)
         environment = AtomEnvironment(max_atoms=config.max_atoms)
         molecules, reward = AtomMolecules(environment), GapReward(StandIn(), exponent=config.temp)
         states = concatenate([molecules.from_molecule(smiles) for smiles in TEST_SET])

@@ -128,6 +128,7 @@ def test_the_q_target_starts_as_a_copy_of_what_q_needs_and_keeps_its_own_share(n
         update_backward(agent, batch)
         assert all(torch.equal(value, before[name]) for name, value in target.items())
         update_forward(agent, batch)
+        agent.update_model_target()
         for name, value in target.items():
             torch.testing.assert_close(value, decay * before[name] + (1 - decay) * online[name])
         assert not torch.equal(target["trunk.special_edges"], before["trunk.special_edges"])
@@ -140,6 +141,7 @@ def test_the_ema_model_keeps_the_decays_share_of_itself(new_agent, decay):
     batch = agent.sample()
     expected = [p.clone() for p in agent.average.parameters()]
     update_forward(agent, batch)
+    agent.update_model_target()
     ema_update(expected, agent.policies.parameters(), decay)
     assert all(map(torch.equal, agent.average.parameters(), expected))
     assert all(map(torch.equal, expected, agent.policies.parameters())) == (decay == 0.0)

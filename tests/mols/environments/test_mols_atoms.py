@@ -8,9 +8,9 @@ import torch
 from atom_graphs import Graph, reachable, to_tensors
 from each import each
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.atom_moves import ATOM, ATTRIBUTE, BOND
-from mols.environments.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, AtomVocabulary
+from mols.environments.atom_vocabulary import CHARGE, CHIRALITY, HYDROGENS, NEUTRAL, AtomVocabulary
 from mols.environments.atoms import AtomEnvironment, Graphs
 from mols.environments.base import concatenate, rows_of
 from mols.policies.graph_transformer import GraphTransformer
@@ -25,6 +25,7 @@ PIECES = {
     "chirality": (BARE._replace(elements=("C",), chiralities=(0, 1, 2), bonds=(1, 2)), 4),
     "no hydrogens": (BARE._replace(elements=("C", "O"), no_implicit=(False, True)), 2),
     "one atom": (AtomVocabulary(), 1),
+    "neutral": (NEUTRAL, 3),
 }
 
 

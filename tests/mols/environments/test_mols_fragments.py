@@ -9,7 +9,7 @@ import pytest
 import torch
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import concatenate, rows_of
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import FRAGMENTS, Fragment

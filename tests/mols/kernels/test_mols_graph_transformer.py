@@ -180,6 +180,25 @@ def test_the_compiled_layers_are_torch_geometrics_at_full_width(full, wandered, 
         torch.set_default_dtype(torch.float32)
 
 
+@each("kernels", ["torch", "compiled"])
+def test_bfloat16_multiplies_matrices_of_the_layers_alone(kernels, full, wandered):
+    """Features and gradients stay float32 and near; the tables, which are made once for all graphs, are the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        sizes = {"width": 64, "n_layers": 3, "n_heads": 2, "kernels": kernels}
+        network = GraphTransformer((full.n_fragments,), 1 + full.n_points, CONDITIONS, **sizes)
+    states, conditions, features = wandered(full, 40, 39), torch.linspace(-1, 1, CONDITIONS), []
+    for network.precision in ("float32", "bfloat16"):
+        tables = network.tables(conditions)
+        features.append(network(*states, tables))
+        assert tables.node.dtype == tables.condition.dtype == torch.float32
+    for exact, found in zip(*features, strict=True):
+        assert found.dtype == torch.float32 and 1e-4 < (found - exact).norm() / exact.norm() < 0.02
+    pairs = list(gradients(network, *features).values())
+    cosine = torch.cosine_similarity(*(torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1)), dim=0)
+    assert 0.99 < cosine < 1 and all(found.dtype == torch.float32 for _, found in pairs)
+
+
 def test_automatic_kernels_are_compiled_on_a_cpu_in_float32(small):
     network = network_of(small, kernels="auto")
     assert network.is_compiled and not network.double().is_compiled and not network.float().to("meta").is_compiled

@@ -1,6 +1,7 @@
 """Graphs of atoms as molecules: RDKit both ways, QM9's molecules taken apart and rebuilt, invalid ones counted."""
 
 import csv
+from itertools import combinations, combinations_with_replacement, product
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import torch
 from each import each
 from rdkit import Chem
+from rdkit.Chem.Descriptors import NumRadicalElectrons
 
 from mols.environments.atom_moves import ATOM, BOND
-from mols.environments.atom_vocabulary import CHIRALITY, HYDROGENS, NO_IMPLICIT, AtomVocabulary
+from mols.environments.atom_vocabulary import CHIRALITY, HYDROGENS, NEUTRAL, NO_IMPLICIT, AtomVocabulary
 from mols.environments.atoms import AtomEnvironment
-from mols.environments.base import concatenate, rows_of
+from mols.environments.base import concatenate, finished_states, rows_of
 from mols.molecules.atoms import AtomMolecules
 from mols.molecules.reference_set import random_finished_states
 
@@ -217,3 +219,63 @@ def test_no_random_walk_ends_in_an_invalid_molecule(elements):
     assert built.count(None) == 0
     assert len({Chem.MolToSmiles(molecule) for molecule in built}) > 400
     assert max(molecule.GetNumAtoms() for molecule in built) == 8
+
+
+# Neutral molecules alone
+
+
+VALENCE = {"C": 4, "N": 3, "O": 2, "F": 1}
+
+
+def neutral_smiles(n_atoms):
+    """Of every connected graph of so many neutral atoms within their valences, by plain loops."""
+    found, pairs = set(), list(combinations(range(n_atoms), 2))
+    for symbols in combinations_with_replacement(VALENCE, n_atoms):
+        for orders in product(range(4), repeat=len(pairs)):
+            bonds = {pair: order for pair, order in zip(pairs, orders, strict=True) if order}
+            used = [sum(order for pair, order in bonds.items() if i in pair) for i in range(n_atoms)]
+            if any(order > VALENCE[symbol] for order, symbol in zip(used, symbols, strict=True)):
+                continue
+            molecule = Chem.RWMol()
+            for symbol in symbols:
+                molecule.AddAtom(Chem.Atom(symbol))
+            for (i, j), order in bonds.items():
+                molecule.AddBond(i, j, [Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE][order - 1])
+            if len(Chem.GetMolFrags(molecule)) == 1:
+                Chem.SanitizeMol(molecule)
+                found.add(Chem.MolToSmiles(molecule))
+    return found
+
+
+def is_neutral(molecule):
+    charges = any(atom.GetFormalCharge() for atom in molecule.GetAtoms())
+    return not charges and NumRadicalElectrons(molecule) == 0
+
+
+def test_neutral_molecules_of_few_atoms_are_all_there_are_and_no_others():
+    environment = AtomEnvironment(NEUTRAL, 4)
+    states, _ = finished_states(environment)
+    found = AtomMolecules(environment).to_molecules(states)
+    assert all(map(is_neutral, found))
+    flat = {Chem.MolToSmiles(molecule, isomericSmiles=False) for molecule in found}
+    assert flat == set.union(*map(neutral_smiles, range(1, 5)))
+
+
+def test_neutral_walks_of_full_size_end_in_neutral_molecules():
+    environment, rng = AtomEnvironment(NEUTRAL), np.random.default_rng(0)
+    states = random_finished_states(environment, 600, rng)
+    built = AtomMolecules(environment).to_molecules(states)
+    assert all(map(is_neutral, built)) and max(molecule.GetNumAtoms() for molecule in built) == 8
+
+
+def test_of_qm9_the_neutral_environment_has_the_molecules_without_charges(sample):
+    environment = AtomEnvironment(NEUTRAL)
+    molecules = AtomMolecules(environment)
+    found = [molecules.from_molecule(smiles) for smiles in sample]
+    uncharged = [smiles for smiles in sample if is_neutral(Chem.MolFromSmiles(smiles))]
+    assert [smiles for smiles, state in zip(sample, found, strict=True) if state is not None] == uncharged
+    assert 100 < len(uncharged) < len(sample)
+    states = concatenate([state for state in found if state is not None])
+    for seed in range(2):
+        steps = list(taken_apart(environment, states, np.random.default_rng(seed)))
+        assert molecules.to_smiles(rebuilt(environment, len(uncharged), steps)) == uncharged

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from small_runs import SMALL, command, contents, only_run, quicken
 
 from mols import plots
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules import csv_files, qm9
 from mols.molecules.csv_files import read_columns, require_writable, write_table
 from mols.molecules.structures import read_structures
@@ -57,8 +57,8 @@ REFUSED = {
     "semicolons": (b"smiles;x\nCCO;1\n", "has no column smiles: give it a first line with that name, and commas"),
     "tabs": (b"smiles\tx\nCCO\t1\n", "has no column smiles"),
     "the column twice": (b"smiles,x,smiles\nCCO,1,CCN\n", "has the column smiles 2 times: leave one of them"),
-    "more cells": (b"smiles,x\nCCO,1\nCCN,2,3\n", "line 3 has 3 cells, the first 2: mend it"),
-    "fewer cells": (b"smiles,x\nCCO,1\n\nCCN\n", "line 4 has 1 cells, the first 2: mend it"),
+    "more cells": (b"smiles,x\nCCO,1\nCCN,2,3\n", "line 3 has 3 cells, the first 2: correct it"),
+    "fewer cells": (b"smiles,x\nCCO,1\n\nCCN\n", "line 4 has 1 cells, the first 2: correct it"),
     "blank": (b"\n\n", "has no column smiles"),
     "UTF-16": ("smiles\nCCO\n".encode("utf-16"), "is not a CSV in UTF-8"),
     "latin-1": (b"smiles,x\nCCO,\xe9\n", "is not a CSV in UTF-8"),

@@ -9,12 +9,12 @@ from each import each
 from rdkit import Chem
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.environments.base import concatenate, rows_of
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.environments.vocabulary import FRAGMENTS, Fragment
 from mols.molecules.fragments import FragmentMolecules, join
-from mols.molecules.reference_set import generated_test_set, random_finished_states, read_test_set
+from mols.molecules.reference_set import generated_test_set, random_finished_states, read_seh_test_set
 
 TEST_SET = "seh_test_set.csv"
 # Fragments of which a molecule can be made in several ways.
@@ -43,7 +43,7 @@ def finished(environment):
 
 @pytest.fixture(scope="module")
 def test_set():
-    return read_test_set(SHARED / TEST_SET)
+    return read_seh_test_set(SHARED / TEST_SET)
 
 
 def chain(environment, *fragments):
@@ -229,13 +229,13 @@ def test_how_many_of_the_test_set_can_be_cut(environment, molecules, test_set):
 def test_another_test_set_is_refused(tmp_path, test_set):
     path = tmp_path / TEST_SET
     with pytest.raises(ExperimentError, match=r"put seh_test_set\.csv there"):
-        read_test_set(path)
+        read_seh_test_set(path)
     content = (SHARED / TEST_SET).read_bytes()
     path.write_bytes(content)
-    assert read_test_set(path) == test_set
+    assert read_seh_test_set(path) == test_set
     path.write_bytes(content + b"C\n")
     with pytest.raises(ExperimentError, match="is not the published test set"):
-        read_test_set(path)
+        read_seh_test_set(path)
 
 
 def test_generated_test_set(environment, molecules):

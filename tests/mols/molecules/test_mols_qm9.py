@@ -8,7 +8,7 @@ import pytest
 from each import each
 from rdkit import Chem
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules import qm9
 from mols.molecules.qm9 import Qm9, main, read_qm9, read_test_set, rows_of_test_set, write_test_set
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from each import each
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.structures import read_structures
 
 WATER = {

@@ -11,7 +11,7 @@ from each import each
 from rdkit import Chem
 from torch.nn.functional import layer_norm, silu
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.qm9 import EV_PER_HARTREE, read_test_set
 from mols.rewards.gap import proxy as gap_proxy
 from mols.rewards.gap.features import N_ATOM_FEATURES, N_PAIR_FEATURES, collate, featurise

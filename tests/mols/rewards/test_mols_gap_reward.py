@@ -8,7 +8,7 @@ import torch
 from rdkit import Chem
 
 from mols.agents.task import Task
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.qm9 import read_test_set
 from mols.molecules.structures import Structure
 from mols.rewards.gap.proxy import GapProxy
@@ -138,7 +138,7 @@ def test_the_embedded_network_is_the_committed_one_in_electronvolt():
 
 
 class Conformers:
-    """Stands in for the worker processes: as many atoms as the SMILES has letters; none for one with fluorine."""
+    """In place of the worker processes: as many atoms as the SMILES has letters; none for one with fluorine."""
 
     made = None
 
@@ -158,7 +158,7 @@ class Conformers:
 
 
 class Network:
-    """Stands in for MXMNet: a gap of as many eV as there are atoms, in double precision."""
+    """In place of MXMNet: a gap of as many eV as there are atoms, in double precision."""
 
     calls: list = []  # noqa: RUF012 emptied by the fixture
 

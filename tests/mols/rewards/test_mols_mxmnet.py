@@ -17,7 +17,7 @@ from shared_data import SHARED, needs
 from torch.nn.functional import silu
 
 import mols
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.structures import Structure, read_structures
 from mols.rewards.mxmnet.basis import _bessel_constants
 from mols.rewards.mxmnet.graph import ELEMENTS

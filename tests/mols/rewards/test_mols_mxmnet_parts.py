@@ -9,7 +9,7 @@ import torch
 from each import each
 from scipy.special import eval_legendre, spherical_jn
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.molecules.structures import Structure
 from mols.rewards.mxmnet.basis import (
     N_RADIAL,

@@ -20,7 +20,8 @@ from small_runs import checkpoint, command, metrics_without_time, only_run, quic
 
 from mols import plots, settings
 from mols.agents.base import LearningAgent
-from mols.common.run_folder import ExperimentError, read_metrics
+from mols.common.run_folder import read_metrics
+from mols.common.terminal import ExperimentError
 from mols.rewards.own import OwnReward
 from mols.rewards.own_function import OwnFunction, load_function
 from mols.rewards.own_state import OwnState
@@ -123,7 +124,7 @@ def leave():
 
 
 WRONG = {
-    "raises": (boom, "raises ValueError: no nitrogen, for N: mend the function"),
+    "raises": (boom, "raises ValueError: no nitrogen, for N: correct the function"),
     "drops": (lambda smiles: [1.0 for text in smiles if text != "N"], "one reward for each of 1, for N:"),
     "too few together": (lambda smiles: [1.0], "one reward for each of 3, for CCO:"),
     "NaN": (lambda smiles: [math.nan if text == "N" else 1.0 for text in smiles], "returns NaN, for N:"),
@@ -143,7 +144,7 @@ WRONG = {
     "a large integer": (lambda smiles: [10**400 if s == "N" else 1 for s in smiles], "that is not finite, for N:"),
     "a small integer": (lambda smiles: [-(10**400) if s == "N" else 1 for s in smiles], "a negative reward, for N:"),
     "NaN of Decimal": (lambda smiles: [Decimal("NaN" if s == "N" else 1) for s in smiles], "returns NaN, for N:"),
-    "an exit": (lambda smiles: sys.exit(), "raises SystemExit, for CCO: mend the function"),
+    "an exit": (lambda smiles: sys.exit(), "raises SystemExit, for CCO: correct the function"),
     "an exit with 0": (lambda smiles: sys.exit(0), "raises SystemExit: 0, for CCO:"),
     "an exit of its own": (lambda smiles: leave(), "raises Leaving: now, for CCO:"),
     "its arguments": (lambda: [1.0], "raises TypeError:"),
@@ -219,10 +220,10 @@ def test_qed_is_built_in():
         ("mine:other", LENGTH, "other is not there in mine: name a function of it"),
         ("mine:score", "score = 3", "score is no function in mine"),
         ("mine:score", "def score(:", "importing mine fails (SyntaxError: "),
-        ("mine:score", "1 / 0", "importing mine fails (ZeroDivisionError: division by zero): mend it"),
-        ("mine:score", "import sys; sys.exit()", "importing mine fails (SystemExit): mend it"),
-        ("mine:score", "import sys; sys.exit(0)", "importing mine fails (SystemExit: 0): mend it"),
-        ("mine:score", "raise GeneratorExit", "importing mine fails (GeneratorExit): mend it"),
+        ("mine:score", "1 / 0", "importing mine fails (ZeroDivisionError: division by zero): correct it"),
+        ("mine:score", "import sys; sys.exit()", "importing mine fails (SystemExit): correct it"),
+        ("mine:score", "import sys; sys.exit(0)", "importing mine fails (SystemExit: 0): correct it"),
+        ("mine:score", "raise GeneratorExit", "importing mine fails (GeneratorExit): correct it"),
         ("mine:score", "import no_such_thing.at_all", "mine needs no_such_thing: install it"),
     ],
 )
@@ -244,7 +245,7 @@ def test_a_function_that_is_not_to_be_had_is_said_before_anything_is_made(
         ("--reward_changed", "--reward_changed has no effect without --reward"),
         (
             "--mode_thresholds 1",
-            "--mode_thresholds is '1': it must be three rising numbers of at most six digits, as in 0.7",
+            "--mode_thresholds is '1': input should be",
         ),
         ("--mode_thresholds 1,2,2", "three rising numbers"),
         ("--mode_thresholds 0,1,2", "three rising numbers"),
@@ -279,10 +280,10 @@ def test_mxmnets_weights_mean_nothing_to_an_own_reward(tmp_path, capsys):
     ],
 )
 def test_configuration_and_folder(line, expected, folder, task):
-    config = settings.parse(shlex.split(line), task.NAME, task.OPTIONS)
+    config = settings.parse(shlex.split(line), task.Settings)
     assert config.get("mode_thresholds") == expected
     assert ("reward" in config) == ("--reward" in line) == (config.proxy == "")
-    assert settings.run_directory(config, task.OPTIONS).parent.name == folder
+    assert settings.run_directory(config, task.Settings).parent.name == folder
     numbers = tuple(map(float, expected.split(","))) if expected else task.THRESHOLDS
     assert settings.thresholds(config, task.THRESHOLDS) == numbers
 

@@ -54,6 +54,7 @@ def test_rows_by_hand(run_of, small_qm9, tmp_path, capsys):
     assert [row["qm9_gap"] for row in rows] == ["", f"{0.25 * 27.2114:.3f}", "", f"{0.3 * 27.2114:.3f}"]
     assert [row["charge"] for row in rows] == ["2", "0", "0", "0"]
     assert [row["radical_electrons"] for row in rows] == ["0", "0", "1", "0"]
+    assert [row["conformer"] for row in rows] == ["1"] * 4
     rewards = [1 - (gap / 27.2114 - 0.176) / (0.6221 - 0.0246) for gap in (1.0, 2.0, 5.0, 8.1)]
     assert [float(row["reward"]) for row in rows] == pytest.approx(rewards, abs=1e-4)
     assert capsys.readouterr().out == f"4 molecules in {out}\n"

@@ -7,7 +7,7 @@ import torch
 from rdkit import Chem
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.seh.proxy import WEIGHTS_FILE, SehProxy
 from mols.rewards.seh.reward import SehReward
 

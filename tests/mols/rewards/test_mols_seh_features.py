@@ -13,7 +13,7 @@ import pytest
 from each import each
 from rdkit import Chem
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.seh.features import N_FEATURES, Featuriser, atom_features, collate, featurise
 
 ROOT = Path(__file__).resolve().parents[3]

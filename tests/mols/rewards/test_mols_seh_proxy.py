@@ -17,7 +17,7 @@ from rdkit import Chem
 from shared_data import SHARED, needs
 from torch.nn.functional import leaky_relu
 
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.rewards.seh import proxy as seh_proxy
 from mols.rewards.seh.features import atom_features, featurise
 from mols.rewards.seh.proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main

@@ -9,8 +9,8 @@ from rdkit import Chem
 from scipy.stats import spearmanr
 from shared_data import SHARED, needs
 
-from mols.common.run_folder import ExperimentError
-from mols.molecules.reference_set import read_test_set
+from mols.common.terminal import ExperimentError
+from mols.molecules.reference_set import read_seh_test_set
 from mols.rewards.seh.features import atom_features, featurise
 from mols.rewards.seh.proxy import WEIGHTS_FILE, load_proxy
 from mols.rewards.seh.surrogate import CHUNK, N_LAYERS, N_QUERIES, N_TYPES, WEIGHTS, SehSurrogate, SurrogateNetwork
@@ -113,7 +113,7 @@ def test_the_committed_weights_are_small_and_known(tmp_path):
 @needs(WEIGHTS_FILE, "seh_test_set.csv")
 def test_it_ranks_the_published_test_set_much_as_the_published_network():
     """Molecules that it was not trained on; a network of chance has no correlation."""
-    some = graphs(*read_test_set(SHARED / "seh_test_set.csv")[::4])
+    some = graphs(*read_seh_test_set(SHARED / "seh_test_set.csv")[::4])
     labels, predicted = load_proxy(SHARED)(some) / 8, SehSurrogate.load()(some) / 8
     assert spearmanr(labels, predicted).statistic > 0.9
     assert (labels - predicted).abs().mean() < 0.08

@@ -3,15 +3,13 @@
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 from small_runs import command, only_run, quicken, refused, stand_in, without_pictures
 
 from mols import settings
 from mols.rewards import downloads as files
-from mols.rewards.downloads import Unavailable, find
+from mols.rewards.downloads import Unavailable
 from mols.rewards.seh.proxy import WEIGHTS_FILE
 from mols.rewards.seh.surrogate import SehSurrogate
 from mols.tasks import run, seh_frag
@@ -27,11 +25,13 @@ def machine(tmp_path, monkeypatch):
     without_pictures(monkeypatch)
     monkeypatch.delenv("GFLOWNET_TLM_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("mols.molecules.reference_set.read_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"])
+    monkeypatch.setattr(
+        "mols.molecules.reference_set.read_seh_test_set", lambda path: ["c1ccccc1-c1ccccc1", "C1CCNCC1"]
+    )
     state = {"here": [], "asked": []}
 
-    def look(name, data_dir=None, seconds=None):
-        state["asked"].append((name, seconds))
+    def look(name, data_dir=None):
+        state["asked"].append(name)
         if name not in state["here"]:
             raise Unavailable(f"{name} is nowhere", "fetch it")
         return tmp_path / name
@@ -137,8 +137,8 @@ def test_a_run_that_starts_again_looks_again(machine, tmp_path):
 
 def test_a_choice_on_the_command_line_names_a_folder_of_its_own():
     for proxy in ("original", "surrogate"):
-        config = settings.parse([f"--proxy={proxy}"], seh_frag.NAME, seh_frag.OPTIONS)
-        assert settings.run_directory(config, seh_frag.OPTIONS).parent.name == f"tb-tlm-proxy={proxy}"
+        config = settings.parse([f"--proxy={proxy}"], seh_frag.Settings)
+        assert settings.run_directory(config, seh_frag.Settings).parent.name == f"tb-tlm-proxy={proxy}"
 
 
 def test_a_damaged_configuration_is_left_to_the_run_to_say(tmp_path):
@@ -164,8 +164,8 @@ def server(monkeypatch, tmp_path):
 
 
 def test_a_server_that_is_silent_does_not_hold_a_run_up(server, monkeypatch, capsys):
-    monkeypatch.setattr(seh_frag, "DOWNLOAD_S", 0.2)
-    config = settings.parse(["--corr_every=0"], seh_frag.NAME, seh_frag.OPTIONS)
+    monkeypatch.setattr(files, "TIMEOUT_S", 0.2)
+    config = settings.parse(["--corr_every=0"], seh_frag.Settings)
     start = time.monotonic()
     seh_frag.resolve(config)
     assert time.monotonic() - start < 5 and config.proxy == "surrogate"
@@ -174,33 +174,9 @@ def test_a_server_that_is_silent_does_not_hold_a_run_up(server, monkeypatch, cap
     assert "this run has --proxy surrogate" in error
 
 
-def test_a_download_that_drips_ends_too(server, monkeypatch):
-    class Drip:
-        def __init__(self):
-            self.headers = {}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def read1(self, _):
-            time.sleep(0.02)
-            return b"x"
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Drip())
-    with pytest.raises(Unavailable, match=r"not over after 0\.1 s"):
-        find(WEIGHTS_FILE, seconds=0.1)
-
-
 def test_what_cannot_be_had_is_told_from_what_is_wrong(server, tmp_path, monkeypatch, capsys):
     """A folder that was named, or a damaged file, is a mistake to be said; no network is none."""
-
-    def unreachable(*_, **__):
-        raise urllib.error.URLError("Network is unreachable")
-
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(files, "TIMEOUT_S", 0.2)
     argv = ["--corr_every=0", "--n=1", "--output_dir", str(tmp_path / "runs")]
     refused(
         [*argv, "--data_dir", str(tmp_path)], f"{WEIGHTS_FILE} is not in {tmp_path}: put it there", tmp_path, capsys

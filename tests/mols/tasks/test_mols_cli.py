@@ -54,11 +54,12 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
     refused(command("tb", tmp_path / "file"), "choose another", tmp_path, capsys)
 
 
-ALWAYS = ["modes_found_0.875", "modes_found_0.9375", "modes_found_1", "mean_reward", "invalid_share"]
-ALWAYS += ["top_100_reward", "top_100_diversity", "rewards_evaluated"]
+ALWAYS = ["modes_found_0.875", "modes_found_0.9375", "modes_found_1", "mean_reward", "mean_log_reward"]
+ALWAYS += ["invalid_share", "top_100_reward", "top_100_diversity", "rewards_evaluated"]
 CORRELATIONS = ["reward_correlation", "reward_correlation_generated"]
 SORTED = ["modes_sorted_0.875", "modes_sorted_0.9375", "modes_sorted_1"]
-OWN = [*ALWAYS, *CORRELATIONS, *SORTED]
+EXACT = ["mean_log_reward_perfect", "log_z_error"]  # empty: trees of two fragments are too many
+OWN = [*ALWAYS, *CORRELATIONS, *EXACT, *SORTED]
 
 
 @each_algo
@@ -70,8 +71,8 @@ def test_every_combination_runs_to_a_complete_folder(algo, approach, tmp_path, m
     argv = command(algo, tmp_path, "--backward_approach", approach)
     assert main(argv) == 0
     run = only_run(tmp_path)
-    config = settings.parse(argv, seh_frag.NAME, seh_frag.OPTIONS)
-    assert run == settings.run_directory(config, seh_frag.OPTIONS)
+    config = settings.parse(argv, seh_frag.Settings)
+    assert run == settings.run_directory(config, seh_frag.Settings)
     assert capsys.readouterr().out.splitlines()[-1] == str(run)
     wanted = {"config.json", "meta.json", "metrics.csv", "checkpoint.pt", "DONE"}
     wanted |= {"curves.png", "top_molecules.png", "modes.csv"}
@@ -89,6 +90,8 @@ def test_every_combination_runs_to_a_complete_folder(algo, approach, tmp_path, m
         assert filled[name] == [True, True]
     for name in (*CORRELATIONS, *SORTED):  # due at the last step alone
         assert filled[name] == [False, True]
+    for name in EXACT:
+        assert filled[name] == [False, False]
     assert metrics["rewards_evaluated"][0] <= 8 and metrics["rewards_evaluated"][1] <= 16
     if approach == "uniform":
         assert metrics["pb_deviation"] == [0, 0]

@@ -13,7 +13,7 @@ from small_runs import (
     without_pictures,
 )
 
-from mols import settings
+from mols.common.options import free_fields
 from mols.tasks import seh_frag
 
 TEST_SET = "seh_test_set.csv"
@@ -31,6 +31,7 @@ TRAINING = {
     "width": ("tb", "", "--width 8"),
     "n_layers": ("tb", "", "--n_layers 2"),
     "n_heads": ("tb", "", "--n_heads 2"),
+    "precision": ("tb", "", "--precision bfloat16"),
     "algo": ("tb", "", "--algo db"),
     "backward_approach": ("tb", "", "--backward_approach pessimistic"),
     "lr": ("tb", "", "--lr 0.001 --blr 5e-5"),
@@ -104,5 +105,5 @@ def test_an_option_of_evaluation_changes_its_metric_alone(name, result_of):
 
 def test_those_are_all_options_that_say_what_is_computed():
     """But for the names of columns."""
-    named = set(settings.by_name(seh_frag.OPTIONS)) - set(settings.FREE_OPTIONS)
+    named = set(seh_frag.Settings.model_fields) - set(free_fields(seh_frag.Settings))
     assert TRAINING.keys() | EVALUATION.keys() | {"mode_thresholds"} == named

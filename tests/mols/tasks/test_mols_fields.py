@@ -1,6 +1,7 @@
 """Every option: its default, its help, what has it, its place in the run folder's name."""
 
 import argparse
+import os
 import pkgutil
 import re
 import runpy
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 import torch
@@ -15,9 +17,8 @@ from each import each, each_algo, each_approach
 
 import mols
 from mols import settings
-from mols.common.run_folder import ExperimentError
+from mols.common.terminal import ExperimentError
 from mols.tasks import seh_frag
-from mols.tasks.seh_frag import main
 
 SUITE = Path(mols.__file__).parent
 
@@ -26,10 +27,12 @@ EVERYWHERE = {
     "environment": "seh_frag", "backward_approach": "tlm", "seed": 1, "n": 20_000, "batch_size": 256,
     "temp": 10.0, "proxy": "auto", "data_dir": "", "workers": 0,
     "max_fragments": 8, "rp": 0.05, "ap": "linear", "aexp": 0.0, "width": 128, "n_layers": 8, "n_heads": 2,
+    "precision": "float32",
     "lr": 5e-4, "lrd": 20_000.0, "weight_decay": 1e-8, "gradient_clipping": 10.0, "target_decay": 0.95,
     "no_sampling_model": False, "blr": 5e-5, "blrd": 20_000.0, "rand_pb_init": False,
     "validate_every": 100, "corr_every": 5_000, "corr_rounds": 10, "corr_molecules": 0, "test_set": "auto",
-    "threads": 1, "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
+    "threads": os.cpu_count(),
+    "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
 DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}
@@ -55,7 +58,7 @@ PROMISED = shlex.split(
 
 
 def parse(*argv):
-    return settings.parse([*argv], seh_frag.NAME, seh_frag.OPTIONS)
+    return settings.parse([*argv], seh_frag.Settings)
 
 
 def parsed(*argv):
@@ -101,8 +104,8 @@ def test_an_option_goes_with_its_approaches_alone(name, approach):
 
 def test_a_default_is_what_the_same_text_would_be():
     """In a configuration's JSON, 1 is not 1.0: runs would differ for no reason."""
-    options = settings.by_name(seh_frag.OPTIONS).values()
-    assert [option.name for option in options if not isinstance(option.default, option.kind | None)] == []
+    for name, field in seh_frag.Settings.model_fields.items():
+        assert field.default is None or get_origin(field.annotation) or type(field.default) is field.annotation, name
 
 
 def test_the_backward_learning_rate_is_a_tenth_of_the_forward_one_unless_given():
@@ -113,39 +116,6 @@ def test_the_backward_learning_rate_is_a_tenth_of_the_forward_one_unless_given()
 def test_exponential_annealing_leaves_a_share_and_the_others_have_none():
     assert [parse("--ap", ap).aexp for ap in ("exp", "linear", "none")] == [0.99, 0, 0]
     assert parse("--ap", "exp", "--aexp", "0.5").aexp == 0.5
-
-
-def test_help_lists_every_option_in_a_group_with_its_default_and_what_has_it(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    out, error = capsys.readouterr()
-    assert error == "" and "usage: python -m mols.tasks.seh_frag" in out
-    groups = dict(zip(*[iter(re.split(r"^(\w[\w ]+):\n", out, flags=re.MULTILINE)[1:])] * 2, strict=True))
-    entries = {
-        re.match(r" *--(\w+)", entry)[1]: (" ".join(entry.split()), title)
-        for title, group in groups.items()
-        for entry in re.split(r"\n(?=  -)", group.rstrip())
-        if title not in ("usage", "options")  # argparse's own
-    }
-    shown = {"algo": "tb", "device": "cuda, else cpu", "m_alpha": "0.15; soft_dqn: 0", "blr": "a tenth of lr"}
-    shown |= {"aexp": "with --ap exp: 0.99", "wandb": "off", "data_dir": "off"}
-    shown |= {"reward": "off", "reward_changed": False, "mode_thresholds": "off"}
-    defaults = {name: value for own in OWN.values() for name, value in own.items()} | EVERYWHERE | shown
-    del defaults["environment"]
-    assert entries.keys() == defaults.keys() >= {word.removeprefix("--") for word in PROMISED}
-    options = settings.by_name(settings.OPTIONS)
-    for name, default in defaults.items():
-        entry, title = entries[name]
-        said = re.search(r"\(([^()]*)\)$", entry)[1]
-        assert said == str(default) or float(said) == default, entry
-        assert options[name].help and options[name].help in entry
-        assert title == next(group for group, members in settings.OPTIONS.items() if options[name] in members)
-        having = [objective for objective in settings.OBJECTIVES if name in OWN[objective]] + APPROACHES.get(name, [])
-        assert re.findall(r"\[(.*)\]", entry.replace("[true|false]", "")) == ([", ".join(having)] if having else [])
-    assert "tb|db|subtb|dqn|soft_dqn" in entries["algo"][0]
-    assert "uniform|naive|maxent|tlm|pessimistic" in entries["backward_approach"][0]
 
 
 MODULES = [module.name for module in pkgutil.walk_packages(mols.__path__, "mols.") if not module.ispkg]
@@ -180,6 +150,7 @@ def test_help_and_refusals_do_not_wait_for_pictures_and_molecules():
 CHANGED = {  # of dqn unless it has none
     "algo": "soft_dqn", "backward_approach": "uniform", "seed": "7", "n": "200", "batch_size": "8",
     "temp": "8.5", "max_fragments": "5", "rp": "0.01", "ap": "none", "width": "32", "n_layers": "2", "n_heads": "4",
+    "precision": "bfloat16",
     "lr": "1e-05", "lrd": "500.0", "weight_decay": "0.0", "gradient_clipping": "1.0", "target_decay": "0.5",
     "no_sampling_model": "True", "q_target_decay": "0.5",
     "blr": "0.0005", "blrd": "500.0", "rand_pb_init": "True", "m_alpha": "0.25", "m_l0": "-30.0", "leaf_coeff": "2.0",
@@ -194,7 +165,7 @@ STORAGE = {
 
 
 def directory(algo, *extra):
-    return settings.run_directory(parse("--algo", algo, *extra), seh_frag.OPTIONS)
+    return settings.run_directory(parse("--algo", algo, *extra), seh_frag.Settings)
 
 
 def argument(name, value):
@@ -222,7 +193,7 @@ def test_the_folder_names_what_differs_and_no_more(name):
 
 def test_every_option_that_is_not_storage_can_be_in_the_folders_name():
     """But for the share that exponential annealing leaves, and what goes with a resumed own reward."""
-    names = settings.by_name(seh_frag.OPTIONS).keys()
+    names = seh_frag.Settings.model_fields.keys()
     assert CHANGED.keys() | STORAGE.keys() | {"output_dir", "aexp", "reward_changed"} == names
 
 

@@ -3,11 +3,9 @@
 import json
 import math
 import os
-import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,20 +17,24 @@ from test_mols_fields import EVERYWHERE, OWN
 
 from mols import benchmark, settings
 from mols.agents import base as learning
+from mols.analysis import collect
 from mols.common import provenance
+from mols.common.options import option
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.molecules import qm9 as data
 from mols.rewards.gap import reward as gap_reward
 from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
-from mols.tasks import qm9, seh_frag
+from mols.tasks import qm9, sample, seh_frag
+from mols.tasks import run as run_module
 from mols.tasks.qm9 import main
 
 SMALL = shlex.split("--width 16 --n_layers 1 --n_heads 1 --batch_size 4 --n 2 --max_atoms 3 --corr_rounds 1")
-SMALL += shlex.split("--corr_molecules 9 --device cpu")
+SMALL += shlex.split("--corr_molecules 9 --device cpu --threads 1")
 COLUMNS = [
-    "modes_found_1.125", "modes_found_1.1875", "modes_found_1.25", "mean_reward", "invalid_share",
-    "top_100_reward", "top_100_diversity", "rewards_evaluated", "reward_correlation", "reward_correlation_generated",
+    "modes_found_1.125", "modes_found_1.1875", "modes_found_1.25", "mean_reward", "mean_log_reward",
+    "invalid_share", "top_100_reward", "top_100_diversity", "rewards_evaluated", "reward_correlation",
+    "reward_correlation_generated", "mean_log_reward_perfect", "log_z_error",
     "modes_sorted_1.125", "modes_sorted_1.1875", "modes_sorted_1.25",
 ]  # fmt: skip
 
@@ -122,6 +124,49 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, 
     assert one == again and one["loss"] != other["loss"]
 
 
+# Neutral molecules
+
+
+def test_a_neutral_run_finds_neutral_molecules_and_knows_the_exact_numbers(tmp_path, no_pictures):
+    assert main(small(tmp_path, "--charges", "neutral", "--batch_size", "64")) == 0
+    run = only_run(tmp_path)
+    assert "-charges=neutral" in run.parent.name
+    assert json.loads((run / "config.json").read_text())["charges"] == "neutral"
+    smiles = torch.load(run / "checkpoint.pt", weights_only=True)["agent"]["reward"]["smiles"].splitlines()
+    assert len(smiles) > 9 and not set("".join(smiles)) & set("+-.")
+    metrics = read_metrics(run)
+    assert metrics["mean_log_reward_perfect"][-1] > metrics["mean_log_reward"][-1] and metrics["log_z_error"][-1] > 0
+    out = tmp_path / "some.csv"
+    assert sample.main([str(run), "--n", "5", "--rounds", "0", "--out", str(out)]) == 0
+    assert not any(set(line.split(",")[0]) & set("+-.") for line in out.read_text().splitlines())
+
+
+def test_a_folder_from_before_the_option_is_the_papers(tmp_path, no_pictures, capsys):
+    argv = small(tmp_path, "--corr_every", "0")
+    assert main(argv) == 0
+    path = only_run(tmp_path) / "config.json"
+    older = json.loads(path.read_text())
+    assert older.pop("charges") == "paper"
+    path.write_text(json.dumps(older))
+    assert main([*argv, "--if_exists", "resume"]) == 0
+    assert capsys.readouterr().out.endswith("is done\n")
+    assert sample.read_config(only_run(tmp_path)).charges == "paper"
+    assert collect.identity(older)["environment"] == "qm9"
+    assert collect.identity(older | {"charges": "paper"})["environment"] == "qm9"
+    assert collect.identity(older | {"charges": "neutral"})["environment"] == "qm9 neutral"
+
+
+# How long it takes
+
+
+def test_a_long_run_says_once_what_it_will_take(tmp_path, no_pictures, monkeypatch, capsys):
+    for limit, times in ((12 * 3600, 0), (-1, 1)):
+        monkeypatch.setattr(run_module, "LONG_S", limit)
+        assert main(small(tmp_path / str(limit), "--corr_every", "0", "--n", "6")) == 0
+        out = capsys.readouterr().out
+        assert out.count("this will take about 0 min") == out.count("mols/sweeps/seh_small.sh and") == times
+
+
 # MXMNet
 
 
@@ -169,43 +214,28 @@ def test_a_run_with_mxmnet_ends_its_workers(weights, tmp_path, no_pictures, monk
 
 
 def parsed(*argv):
-    return settings.parse([*argv], qm9.NAME, qm9.OPTIONS).to_dict()
+    return settings.parse([*argv], qm9.Settings).to_dict()
 
 
 def test_the_options_are_those_of_seh_but_for_what_is_the_tasks_own():
-    mine, theirs = (settings.by_name(task.OPTIONS) for task in (qm9, seh_frag))
-    assert mine.keys() - theirs.keys() == {"proxy_weights", "max_atoms"}
+    mine, theirs = (task.Settings.model_fields for task in (qm9, seh_frag))
+    assert mine.keys() - theirs.keys() == {"proxy_weights", "max_atoms", "charges"}
     assert theirs.keys() - mine.keys() == {"data_dir", "test_set", "max_fragments"}
-    assert {name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name]} == {"proxy", "batch_size"}
-    assert mine["batch_size"] == replace(theirs["batch_size"], default=128)
-    assert list(qm9.OPTIONS) == list(seh_frag.OPTIONS) == list(settings.OPTIONS)
+    assert {name for name in mine.keys() & theirs.keys() if repr(mine[name]) != repr(theirs[name])} == {
+        "proxy",
+        "batch_size",
+    }
+    assert mine["batch_size"].default == 128
 
 
 @each_algo
 def test_the_defaults_are_the_papers(algo):
     expected = {"algo": algo, "objective": algo, "device": "cpu", **EVERYWHERE, **OWN[algo]}
     expected |= {"environment": "qm9", "batch_size": 128, "proxy": "embedded", "proxy_weights": "", "max_atoms": 8}
+    expected["charges"] = "paper"
     for name in ("data_dir", "test_set", "max_fragments"):
         del expected[name]
     assert parsed("--algo", algo, "--device", "cpu") == expected
-
-
-def test_help_lists_every_option_with_its_default(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    out, error = capsys.readouterr()
-    assert (stop.value.code, error) == (0, "") and "usage: python -m mols.tasks.qm9" in out
-    _, listed = out.split("experiment:\n")
-    listed = re.split(r"^ +--", re.sub(r"^\w.*:$", "", listed, flags=re.MULTILINE), flags=re.MULTILINE)[1:]
-    entries = {re.match(r"(?:no-)?(\w+)", entry)[1]: " ".join(entry.split()) for entry in listed}
-    options = settings.by_name(qm9.OPTIONS)
-    assert entries.keys() == options.keys()
-    for name, option in options.items():
-        default = settings.RESOLVED.get(name, "off" if option.default == "" else option.default)
-        assert option.help and option.help in entries[name] and entries[name].endswith(f"({default})")
-    assert entries["batch_size"].endswith("(128)") and entries["max_atoms"].endswith("(8)")
-    assert "embedded|mxmnet" in entries["proxy"] and entries["proxy"].endswith("(embedded)")
 
 
 @pytest.mark.parametrize(
@@ -214,12 +244,14 @@ def test_help_lists_every_option_with_its_default(monkeypatch, capsys):
         ("", "tb-tlm"),
         ("--batch_size 256", "tb-tlm-batch_size=256"),
         ("--max_atoms 5", "tb-tlm-max_atoms=5"),
+        ("--charges paper", "tb-tlm"),
+        ("--charges neutral", "tb-tlm-charges=neutral"),
         ("--proxy mxmnet --proxy_weights a/b.pt --workers 2", "tb-tlm-proxy=mxmnet"),
     ],
 )
 def test_the_folder_names_what_differs_and_no_more(words, folder):
-    config = settings.parse(shlex.split(words), qm9.NAME, qm9.OPTIONS)
-    assert settings.run_directory(config, qm9.OPTIONS) == Path("runs") / "mols" / "qm9" / folder / "seed=1"
+    config = settings.parse(shlex.split(words), qm9.Settings)
+    assert settings.run_directory(config, qm9.Settings) == Path("runs") / "mols" / "qm9" / folder / "seed=1"
 
 
 def test_help_and_refusals_do_not_wait_for_pictures_and_molecules():
@@ -234,21 +266,22 @@ def test_help_and_refusals_do_not_wait_for_pictures_and_molecules():
 # What is refused
 
 BAD = [
-    ("--proxy original", "--proxy is 'original': it must be one of embedded, mxmnet"),
-    ("--proxy MXMNet", "one of embedded, mxmnet"),
+    ("--proxy original", "--proxy is 'original': input should be"),
+    ("--proxy MXMNet", "input should be"),
     ("--proxy mxmnet", "--proxy mxmnet needs its published weights: name the file by --proxy_weights"),
     ("--proxy mxmnet --proxy_weights none.pt", "none.pt is not there: name a file of weights"),
     ("--proxy mxmnet --proxy_weights damaged.pt", "damaged.pt is not a file of weights"),
     ("--proxy mxmnet --proxy_weights other.pt", "other.pt holds the weights of another network"),
     ("--proxy_weights none.pt", "--proxy_weights has no effect with --proxy embedded: leave it out, or take --proxy"),
     ("--proxy embedded --workers 2", "--workers has no effect with --proxy embedded: leave it out, or take --proxy"),
-    ("--workers -1", "at least 0"),
-    ("--max_atoms 0", "--max_atoms is '0': it must be between 1 and 16"),
-    ("--max_atoms 17", "--max_atoms is '17': it must be between 1 and 16"),
-    ("--max_atoms 8.5", "a whole number"),
-    ("--max_fragments 3", "unrecognized arguments: --max_fragments 3"),
-    ("--data_dir data", "unrecognized arguments: --data_dir data"),
-    ("--test_set generated", "unrecognized arguments: --test_set generated"),
+    ("--workers -1", "input should be"),
+    ("--charges positive", "input should be"),
+    ("--max_atoms 0", "--max_atoms is '0': input should be"),
+    ("--max_atoms 17", "--max_atoms is '17': input should be"),
+    ("--max_atoms 8.5", "input should be"),
+    ("--max_fragments 3", "unknown argument --max_fragments"),
+    ("--data_dir data", "unknown argument --data_dir"),
+    ("--test_set generated", "unknown argument --test_set"),
     ("--corr_molecules 1", "1 molecules of the test set can be built: raise --corr_molecules or --max_atoms"),
     ("--max_atoms 2", "0 molecules of the test set can be built: raise --corr_molecules or --max_atoms"),
     ("--algo tb --m_alpha 0.1", "--m_alpha has no effect with --algo tb: leave it out"),
@@ -266,7 +299,7 @@ def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, m
 def test_atoms_mean_nothing_to_seh(tmp_path, capsys):
     for words in ("--max_atoms 3", "--proxy_weights a.pt"):
         argv = command("tb", tmp_path / "runs", *shlex.split(words))
-        refused(argv, f"unrecognized arguments: {words}", tmp_path, capsys, seh_frag)
+        refused(argv, f"unknown argument {words.split()[0]}", tmp_path, capsys, seh_frag)
 
 
 def test_a_damaged_package_is_said(tmp_path, monkeypatch, capsys):
@@ -284,12 +317,16 @@ def test_a_damaged_package_is_said(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def small_defaults(monkeypatch):
     """The task's defaults are small."""
-    smaller = {"width": 16, "n_layers": 1, "n_heads": 1, "max_atoms": 3}
-    options = {
-        title: tuple(replace(option, default=smaller.get(option.name, option.default)) for option in group)
-        for title, group in qm9.OPTIONS.items()
-    }
-    monkeypatch.setattr(qm9, "OPTIONS", options)
+
+    class Small(qm9.Settings):
+        """Smaller."""
+
+        width: int = option(16, "")
+        n_layers: int = option(1, "")
+        n_heads: int = option(1, "")
+        max_atoms: int = option(3, "")
+
+    monkeypatch.setattr(qm9, "Settings", Small)
     monkeypatch.setattr(benchmark, "BATCH", 4)
 
 
@@ -309,4 +346,4 @@ def test_the_benchmark_measures_the_task_that_is_named(small_defaults, monkeypat
 
 def test_a_data_folder_means_nothing_to_this_benchmark(small_defaults, tmp_path, capsys):
     assert benchmark.main(["--task", "qm9", "--rounds", "1", "--objectives", "tb", "--data_dir", str(tmp_path)]) == 2
-    assert "unrecognized arguments: --data_dir" in capsys.readouterr().err
+    assert "unknown argument --data_dir" in capsys.readouterr().err

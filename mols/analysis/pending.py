@@ -1,0 +1,86 @@
+"""Of a sweep's command lines, print those whose runs the results do not have yet.
+
+    bash <suite>/sweeps/<figure>.sh | python -m <suite>.analysis.pending RESULTS.csv | python -m <suite>.analysis.launch
+
+RESULTS.csv (or several) was made by ``collect``. A run is in it if it is there in full length, of today's results
+version, and with the configuration that its line asks for. Fields that the CSV's configurations lack do not count: they
+are newer than the CSV. Lines are read as ``launch`` runs them, at the repository's root.
+This file is the same, byte for byte, in every suite.
+"""
+
+import argparse
+import contextlib
+import shlex
+import sys
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..common.run_folder import flatten
+from ..common.terminal import ExperimentError, command
+from ..suite import IDENTITY, LENGTH, RESULTS_VERSIONS, configuration
+from .collect import run_columns
+from .merging import STORAGE, name_runs, plain, read_collected, read_configs
+
+ROOT, SUITE = Path(__file__).resolve().parents[2], Path(__file__).resolve().parents[1].name
+
+
+class Results:
+    """The runs of a collected CSV; none where there is no file. Raises ExperimentError where it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = read_collected(path)
+        self._configs, self._varying = read_configs(path, []) if len(self._rows) else ([], [])
+        self._names = name_runs(self._rows)
+
+    def has(self, config: dict[str, Any]) -> bool:
+        """Whether a run of this flattened configuration is there, complete and of today's results version."""
+        columns = run_columns(config, self._varying)
+        version, length = RESULTS_VERSIONS[columns["objective"]], prod(config[field] for field in LENGTH)
+        own = self._rows[self._names == ", ".join(map(plain, columns.values()))]
+        whole = (own["results_version"].map(plain) == str(version)) & (own["trajectories"].astype(float) >= length)
+        return bool(whole.any()) and any(_agree(config, other) for other in self._configs)
+
+
+def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two configurations have the same value of every field of both, seed and storage apart."""
+    fields = [key for key in one.keys() & other.keys() - {IDENTITY["seed"]} if key.split(".")[-1] not in STORAGE]
+    return all(one[field] == other[field] for field in fields)
+
+
+def read_line(line: str) -> dict[str, Any]:
+    """The flattened configuration that a command line asks for.
+
+    Raises:
+        ExperimentError: it is no command of this suite, or a wrong one.
+    """
+    try:
+        config = configuration(shlex.split(line))
+    except ValueError as error:
+        raise ExperimentError(f"the line {line!r} is no command ({error}): check its quotes") from error
+    if config is None:
+        raise ExperimentError(f"the line {line!r} is no run of {SUITE}: pipe in what bash {SUITE}/sweeps/... prints")
+    return flatten(config)
+
+
+def pending(lines: list[str], paths: list[Path]) -> list[str]:
+    """The lines whose runs no CSV has. Raises ExperimentError where a line or a CSV is wrong."""
+    for path in paths:
+        if not path.exists():
+            print(f"there is no {path} yet: it counts as empty", file=sys.stderr)
+    results = [Results(path) for path in paths]
+    with contextlib.chdir(ROOT):
+        configs = {line: read_line(line) for line in lines if line.strip()}
+    return [line for line, config in configs.items() if not any(known.has(config) for known in results)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {SUITE}.analysis.pending", description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path, help="CSV files that collect made, or will make")
+    paths = parser.parse_args(argv).results
+    return command(lambda: print(end="".join(f"{line}\n" for line in pending(sys.stdin.read().splitlines(), paths))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Prints QM9 runs that take minutes on one core each, one command a line, to compare approaches before a run of days:
+#
+#     bash mols/sweeps/qm9_small.sh | python -m mols.analysis.launch
+#
+# From the environment: SEEDS, OBJECTIVES, APPROACHES, OUTPUT_DIR. The network has half the width and a quarter of the
+# layers of the paper's, a batch has 64 molecules, and there are 1,000 iterations instead of 20,000.
+set -euo pipefail
+for seed in ${SEEDS:-1 2 3 4}; do
+    for objective in ${OBJECTIVES:-tb dqn}; do
+        for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
+            own=""
+            [ "$approach" != pessimistic ] || own=" --no_sampling_model --rand_pb_init"
+            echo "python -m mols.tasks.qm9 --seed $seed --algo $objective --backward_approach $approach$own --lr 0.001" \
+                "--width 64 --n_layers 2 --batch_size 64 --n 1000 --validate_every 20 --threads 1" \
+                "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+        done
+    done
+done
