@@ -70,20 +70,20 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def _read_checked(path: Path) -> pd.DataFrame:
-    mend = f"make it by python -m {SUITE.name}.analysis.collect"
+    advice = f"make it by python -m {SUITE.name}.analysis.collect"
     if not path.is_file():
-        raise ExperimentError(f"there is no file {path}: {mend}")
+        raise ExperimentError(f"there is no file {path}: {advice}")
     rows = read_numbers(path)
     if missing := [name for name in REQUIRED if name not in rows]:
-        raise ExperimentError(f"{path} lacks the column {missing[0]}: {mend}")
+        raise ExperimentError(f"{path} lacks the column {missing[0]}: {advice}")
     if rows.empty:
-        raise ExperimentError(f"{path} has no rows: {mend}")
+        raise ExperimentError(f"{path} has no rows: {advice}")
     if others := set(rows["suite"]) - {SUITE.name}:
         raise ExperimentError(f"{path} is of the suite {min(map(str, others))}: use that suite's command")
     gaps = rows[[*REQUIRED]].isna()
     gaps.loc[gaps["approach"], ["approach", "learning_rate"]] = False  # references that learn nothing
     if gaps.any(axis=None):
-        raise ExperimentError(f"{path} has an empty cell in the column {gaps.any().idxmax()}: {mend}")
+        raise ExperimentError(f"{path} has an empty cell in the column {gaps.any().idxmax()}: {advice}")
     varied = rows.loc[:, "seed":"step"].columns[1:-1]
     return rows.assign(objective=rows["objective"].replace(SAME_OBJECTIVE), **{VARYING: " ".join(varied)})
 
