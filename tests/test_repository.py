@@ -15,7 +15,19 @@ from each import each
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = [name for name in ("hypergrid", "bitseq", "mols") if (ROOT / name / "__init__.py").exists()]
 FOLDERS = ("common", "analysis")  # the same bytes in every suite
-COPY_IMPORTS = {"numpy", "torch", "tqdm", "wandb", "ray", "scipy", "pandas", "matplotlib", "ml_collections", "pydantic"}
+COPY_IMPORTS = {
+    "numpy",
+    "torch",
+    "tqdm",
+    "wandb",
+    "ray",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "ml_collections",
+    "pydantic",
+    "pydantic_core",
+}
 TOP_LEVEL = {"hypergrid", "bitseq", "mols", "tests", "requirements.txt", "setup.py", "README.md", "LICENSE"}
 MODULES = sorted(path for suite in SUITES for path in (ROOT / suite).rglob("*.py"))
 
