@@ -109,7 +109,7 @@ def test_the_named_folder_must_have_the_file(places, site):
 def test_a_folder_that_is_not_there_is_refused(places):
     put(places["cache"])
     assert message_of(find, "weights.bin", "nowhere") == (
-        "--data_dir is 'nowhere', which is no folder: name one, or leave it out"
+        "--data_dir is 'nowhere', which is not a folder: name one, or leave it out"
     )
 
 
