@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -49,36 +49,28 @@ def started(argv: list[str], errors: IO[bytes]) -> Iterator[subprocess.Popen[byt
                 process.send_signal(signal.SIGINT)
 
 
-def train(argvs: dict[str, list[str]], directories: dict[str, Path], n_steps: int) -> None:
-    """Every run in a process of its own, and how far it is; what stops one stops all."""
-    seen, running = {}, {}
-    with ExitStack() as stack:
-        for approach, argv in argvs.items():
-            seen[approach] = int(last_row(directories[approach]).get("step", 0))
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            process = stack.enter_context(started(argv, errors))
-            tracker = Tracker(
-                f"{approach:7}",
-                n_steps=n_steps,
-                first_step=seen[approach],
-                main_metric="l1_dist",
-                directory=directories[approach],
-                config={},
-            )
-            running[approach] = (process, errors, stack.enter_context(tracker))
-        while running:
-            time.sleep(POLL_SECONDS)
-            for approach, (process, errors, tracker) in list(running.items()):
-                status, row = process.poll(), last_row(directories[approach])  # in this order: no row is missed
-                if row.get("step", 0) > seen[approach]:
-                    seen[approach] = int(row["step"])
-                    tracker.log(row)
-                    tracker.advance(seen[approach], None if math.isnan(row["loss"]) else row["loss"])
-                if status is not None:
-                    del running[approach]
-                if status:
-                    errors.seek(0)
-                    sys.exit(errors.read().decode(errors="replace").rstrip())
+def watched(approach: str, argv: list[str], directory: Path, n_steps: int) -> Generator[None, None, None]:
+    """A run from its start to its end; each step of the iteration is a look at how far it is."""
+    seen, status = int(last_row(directory).get("step", 0)), None
+    tracker = Tracker(
+        f"{approach:7}",
+        n_steps=n_steps,
+        first_step=seen,
+        main_metric="l1_dist",
+        directory=directory,
+        config={},
+    )
+    with tempfile.TemporaryFile() as errors, started(argv, errors) as process, tracker:
+        while status is None:
+            yield
+            status, row = process.poll(), last_row(directory)  # in this order: no row is missed
+            if row.get("step", 0) > seen:
+                seen = int(row["step"])
+                tracker.log(row)
+                tracker.advance(seen, None if math.isnan(row["loss"]) else row["loss"])
+        if status:
+            errors.seek(0)
+            sys.exit(errors.read().decode(errors="replace").rstrip())
 
 
 def last_row(directory: Path) -> dict[str, float]:
@@ -103,7 +95,12 @@ def quickstart(n_trajectories: int) -> None:
     argvs = {approach: command_line(approach, n_trajectories) for approach in APPROACHES}
     configs = {approach: settings.parse(argv) for approach, argv in argvs.items()}
     directories = {approach: settings.run_directory(config).absolute() for approach, config in configs.items()}
-    train(argvs, directories, -(-n_trajectories // configs["tlm"].general.n_envs))
+    n_steps = -(-n_trajectories // configs["tlm"].general.n_envs)
+    with ExitStack() as stack:  # what stops one run stops both
+        runs = [watched(name, argvs[name], directories[name], n_steps) for name in APPROACHES]
+        running = [stack.enter_context(closing(run)) for run in runs]
+        while running := [run for run in running if next(run, "ended") != "ended"]:
+            time.sleep(POLL_SECONDS)
     from hypergrid.plots import draw_comparison  # seconds, which the runs need more
 
     picture = directories["tlm"].parents[3] / "quickstart.png"

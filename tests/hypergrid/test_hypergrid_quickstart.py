@@ -1,12 +1,15 @@
 """The quickstart's two runs at once: a bar of each or plain lines, a table, and the picture's path last."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -44,6 +47,7 @@ def test_two_runs_end_in_a_table_and_a_picture_and_again_at_once(tmp_path):
 def test_a_terminal_shows_a_bar_of_each_run(tmp_path):
     """Whatever the cursor did, each bar ends complete on a line of its own, and the table begins below both."""
     mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
     with started(tmp_path, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         screen = Screen()
