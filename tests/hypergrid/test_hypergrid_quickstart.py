@@ -44,6 +44,7 @@ def test_two_runs_end_in_a_table_and_a_picture_and_again_at_once(tmp_path):
     assert Path(picture) == tmp_path / "runs/quickstart-64/quickstart.png" and Path(picture).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_of_each_run(tmp_path):
     """Whatever the cursor did, each bar ends complete on a line of its own, and the table begins below both."""
     mine, theirs = pty.openpty()
@@ -57,12 +58,12 @@ def test_a_terminal_shows_a_bar_of_each_run(tmp_path):
     bars, rest = screen.lines[:2], screen.lines[2:]
     assert sorted(bar.split(":")[0].strip() for bar in bars) == ["tlm", "uniform"]
     assert all("100%" in bar and "4/4" in bar for bar in bars)
-    assert rest[0].startswith("approach") and rest[-1].endswith("quickstart.png"), screen.lines
+    assert rest[0].startswith("approach") and rest[-2].endswith("quickstart.png"), screen.lines
 
 
 def read(terminal: int) -> str:
     try:
-        return os.read(terminal, 65536).decode()
+        return os.read(terminal, 65536).decode(errors="replace")
     except OSError:  # the other end is closed
         return ""
 
@@ -98,6 +99,7 @@ def test_what_stops_a_run_is_said_as_the_run_says_it(tmp_path, monkeypatch):
     assert re.fullmatch(r"error: .*seed=3 is not a run folder .*", stopped.value.code)
 
 
+@pytest.mark.slow
 def test_an_interrupt_reaches_both_runs(tmp_path):
     """Each once, and nothing goes on in the background."""
     with started(tmp_path, "1000000", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
