@@ -161,7 +161,7 @@ def parse(arguments: Callable[[], object]) -> None:
         assert end.code == 0
 
 
-@each("page", PAGES)
+@each("page", [page for page in PAGES if page.name != "CHANGELOG.md"])  # which names commands of before
 def test_commands_are_accepted(page):
     for command in commands(page):
         try:
