@@ -1,5 +1,6 @@
 """Trajectories that are complete and distributed as P_F says, and its logits against a dense masked softmax."""
 
+import bitseq_exact as exact
 import numpy as np
 import pytest
 import torch
@@ -49,7 +50,7 @@ def strings_p_value(batch, policies, environment, coefficient):
     return stats.chi2.sf(*chi_square(counts, len(batch.terminal_states) * exact))
 
 
-def actions_p_value(batch, policies, environment, exact, coefficient=1.0, rand_action_prob=0.0):
+def actions_p_value(batch, policies, environment, coefficient=1.0, rand_action_prob=0.0):
     """Of the chi-square test of the actions taken in each state against the mixture of P_F and uniform ones."""
     states = all_states(environment)
     counts = np.zeros((len(states), environment.n_actions))
@@ -109,15 +110,15 @@ def test_strings_follow_the_exact_distribution(strings, new_policies, n, k, coef
 @each("coefficient", COEFFICIENTS)
 @each("n,k", SIZES)
 def test_actions_of_every_state_follow_the_network_and_the_exploration(
-    strings, new_policies, exact, n, k, coefficient, rand_action_prob
+    strings, new_policies, n, k, coefficient, rand_action_prob
 ):
     environment = strings(n, k)
     policies = new_policies(environment, scale=1.5)
     options = {"coefficient": coefficient, "rand_action_prob": rand_action_prob}
     batch = sample_trajectories(policies, environment, 20_000, np.random.default_rng(9), **options)
-    assert actions_p_value(batch, policies, environment, exact, **options) > 1e-4
+    assert actions_p_value(batch, policies, environment, **options) > 1e-4
     options["rand_action_prob"] = 0.25  # and a wrong share is noticed
-    assert actions_p_value(batch, policies, environment, exact, **options) < 1e-4
+    assert actions_p_value(batch, policies, environment, **options) < 1e-4
 
 
 def test_same_generator_state_gives_the_same_trajectories(strings, new_policies):

@@ -5,7 +5,8 @@ import json
 import warnings
 
 import pytest
-from small_runs import command, only_run, quicken, stand_in, without_pictures
+from small_runs import command, quicken, stand_in, without_pictures
+from suites import only_run
 
 from mols import plots, settings
 from mols.agents.table import columns

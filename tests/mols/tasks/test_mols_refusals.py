@@ -12,14 +12,8 @@ import pytest
 import torch
 from each import each
 from shared_data import SHARED, needs
-from small_runs import (
-    command,
-    metrics_without_time,
-    quicken,
-    refused,
-    stand_in,
-    without_pictures,
-)
+from small_runs import command, quicken, refused, stand_in, without_pictures
+from suites import metrics_without_time
 
 from mols.rewards import downloads as files
 from mols.rewards.seh.proxy import WEIGHTS_FILE

@@ -12,7 +12,8 @@ import pytest
 import torch
 from rdkit import Chem
 from rdkit.Chem import QED, Descriptors
-from small_runs import command, contents, only_run, quicken, stand_in, without_pictures
+from small_runs import command, quicken, stand_in, without_pictures
+from suites import contents, only_run
 
 from mols import plots
 from mols.evaluation import fingerprint, is_unlike
