@@ -21,7 +21,7 @@ CONFIGS = ROOT / "hypergrid" / "experiments" / "config"
 FILES = {"general": "general.py:3", "env": "hypergrid.py:standard", "algo": "algo.py:{}"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Suite:
     """How a suite calls what all have; options have the names of bitseq, those that it lacks are None."""
 
