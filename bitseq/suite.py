@@ -29,7 +29,7 @@ CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("gamma", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"n=120-k=8": "bit strings"}
-_CURVES = {
+_CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",
     "y": "modes_found",
@@ -41,14 +41,14 @@ _LOG_REWARD = {"y": "mean_log_reward", "y_label": "mean log R (nats)", "floor": 
 _RATES = _CURVES | {
     "x": "learning_rate",
     "y": "reward_correlation",
-    "y_label": "Spearman correlation",
+    "y_label": "Spearman correlation\nof log P(x) and log R(x)",
     "metric": CORRELATION,
 }
 FIGURES = (
     Figure("figure2", "Bit strings: modes found in training", **_CURVES),
     Figure("figure2_current", "Bit strings: modes near the last 1,000 samples", **(_CURVES | _CURRENT)),
     Figure("figure2_log_reward", "Bit strings: mean log R of training strings", **(_CURVES | _LOG_REWARD)),
-    Figure("figure3", "Bit strings: correlation of log P(x) and log R", **_RATES),
+    Figure("figure3", "Bit strings: correlation with the reward", **_RATES),
     Figure("appendix_learning_rates", "Bit strings: modes found, every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Bit strings: modes found, other settings", **_CURVES, varied=True),
 )

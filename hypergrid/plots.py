@@ -23,7 +23,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 FLOOR_STYLE = {"color": "black", "linestyle": "--", "linewidth": 1}
 CURVES = (
-    ("l1_dist", "l1_dist: mean over states of |empirical - true|", "log"),
+    ("l1_dist", "L1 distance to R/Z, mean over states", "log"),
     ("total_variation", "total variation distance to R/Z", "linear"),
     ("kl_dist", "kl_dist (nats)", "log"),
     ("loss", "loss of P_F at that step", "log"),
@@ -178,7 +178,7 @@ def draw_comparison(directories: list[Path], out: Path) -> None:
     axes[1].plot(longest["trajectories"], floor, **FLOOR_STYLE, label="perfect sampler (floor)")
     axes[1].plot([], [], "o", color="grey", mfc="white", label="exact, current P_F (floor 0)")
     axes[0].set_yscale("log")
-    axes[0].set_ylabel("l1_dist: mean over states of |empirical - true|")
+    axes[0].set_ylabel("L1 distance to R/Z, mean over states")
     axes[1].set_ylabel("total variation distance to R/Z")
     axes[1].set_ylim(0, 1)
     for axis in axes:

@@ -28,19 +28,19 @@ CHOICE = CONVERGENCE  # by which learning rates are chosen
 DECAY = ("algo.backward_learning_rate_decay", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"standard": "standard", "hard": "hard"}
-_CURVES = {
+_CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "trajectories",
     "y": "l1_dist",
-    "y_label": "l1_dist",
+    "y_label": "L1 distance to R/Z,\nmean over states",
     "y_scale": "log",
     "metric": CONVERGENCE,
     "floor": "l1_floor",
 }
-_EXACT = {"y": "exact_total_variation", "y_label": "exact total variation", "y_scale": "linear", "floor": ""}
+_EXACT = {"y": "exact_total_variation", "y_label": "total variation\ndistance to R/Z", "y_scale": "linear", "floor": ""}
 FIGURES = (
-    Figure("figure1", "Hypergrid: mean over states of |empirical - true|", **_CURVES),
-    Figure("appendix_exact", "Hypergrid: total variation distance of P_F itself", **(_CURVES | _EXACT)),
+    Figure("figure1", "Hypergrid: distance of the last samples' distribution to R/Z", **_CURVES),
+    Figure("appendix_exact", "Hypergrid: distance of P_F's own distribution to R/Z", **(_CURVES | _EXACT)),
     Figure("appendix_learning_rates", "Hypergrid: every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Hypergrid: other settings", **_CURVES, varied=True),
 )
@@ -69,7 +69,7 @@ SHOWN = {
     "wall_s": ("minutes", "{:.0f}"),
 }
 
-PUBLISHED = Published("trajectories", {"l1_dist": "l1_dist"}, (8_000, 16_000, 24_000, 32_000, 80_000))
+PUBLISHED = Published("trajectories", {"l1_dist": "L1 distance to R/Z"}, (8_000, 16_000, 24_000, 32_000, 80_000))
 
 
 def configuration(words: list[str]) -> dict[str, Any] | None:

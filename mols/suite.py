@@ -31,22 +31,22 @@ CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("blrd", 2e6)  # steps in which P_B's learning rate halves, of 20,000; off from this value on
 
 ENVIRONMENTS = {"qm9": "QM9", "seh_frag": "sEH"}
-_CURVES = {
+_CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",
     "y": "modes_found",
-    "y_label": "modes found",
+    "y_label": "modes found\n(at the lowest threshold)",
     "metric": MODES,
 }
 _RATES = _CURVES | {
     "x": "learning_rate",
     "y": "reward_correlation",
-    "y_label": "Pearson correlation",
+    "y_label": "Pearson correlation\nof log P(x) and log R(x)",
     "metric": CORRELATION,
 }
 FIGURES = (
     Figure("figure2", "Molecules: modes found in training", **_CURVES),
-    Figure("figure3", "Molecules: correlation of log P(x) and log R", **_RATES),
+    Figure("figure3", "Molecules: correlation with the reward", **_RATES),
     Figure("appendix_learning_rates", "Molecules: modes found, every learning rate", **_CURVES, every_rate=True),
     Figure("appendix", "Molecules: modes found, other settings", **_CURVES, varied=True),
 )

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs into .venv if that is needed and passes the fast tests; arguments go to pytest: bash tests/run.sh -m slow
+# Installs into .venv if that is needed and passes the fast tests; arguments go to pytest: bash tests/run.sh -m slow.
+# With --cov first, what the tests do not reach is listed at the end; .coveragerc says of what.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/venv.sh

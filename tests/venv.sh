@@ -7,13 +7,10 @@ if ! "$interpreter" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev
     exit 1
 fi
 python=$PWD/.venv/bin/python
-if [ ! -x "$python" ]; then
-    echo "making .venv"
-    "$interpreter" -m venv .venv
-fi
 wanted=$(cat requirements.txt setup.py | cksum)
-if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+if [ ! -x "$python" ] || [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "installing requirements.txt into .venv (a few minutes the first time)"
+    [ -x "$python" ] || "$interpreter" -m venv .venv
     "$python" -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
     echo "$wanted" >.venv/installed
 fi

@@ -1,15 +1,19 @@
 """A collected CSV and the configurations beside it: what they hold, and how new runs join them.
 
-This file is the same, byte for byte, in every suite.
+Cells stay as they were written: a table of runs holds text. This file is the same, byte for byte, in every suite.
 """
 
 import json
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.files import read_rows
+import numpy as np
+import pandas as pd
+
 from ..common.terminal import ExperimentError
 from ..suite import IDENTITY
+from .tables import read_cells
 
 PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
 STRETCHES = "stretches"  # only of runs that went on elsewhere than they started
@@ -30,31 +34,29 @@ STORAGE = (
 )
 
 
-def merged(old: list[dict[str, str]], new: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Old rows, then those of runs that the old ones lack.
+def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all tables; of a run that several of them have, those of the first.
 
-    Raises:
-        ExperimentError: a run is in both, with other numbers; how long it took does not matter.
+    Raises ExperimentError where a run has other numbers in another table; how long it took does not matter.
     """
-    before, added = by_run(old), by_run(new)
-    for run in added.keys() & before.keys():
-        if [_numbers(row) for row in before[run]] != [_numbers(row) for row in added[run]]:
-            raise ExperimentError(f"the run {name_of(run)} is there twice, with different numbers: leave one out")
-    return old + [row for run, rows in added.items() if run not in before for row in rows]
+    rows = pd.concat(tables, keys=range(len(tables))).fillna("")
+    names, number = name_runs(rows), pd.Series(rows.index.get_level_values(0), rows.index)
+    seen: dict[Hashable, pd.DataFrame] = {}
+    compared = rows.drop(columns=["wall_s", "git_hash", STRETCHES], errors="ignore")
+    for (name, _), run in compared.groupby([names, number], sort=False):
+        if name in seen and not np.array_equal(seen[name].map(plain), run.map(plain)):
+            shown = str(name).partition(", ")[2]
+            raise ExperimentError(f"the run {shown} is there twice, with different numbers: leave one out")
+        seen.setdefault(name, run)
+    measured = [column for column in rows if column not in PROVENANCE]
+    first = number == number.groupby(names).transform("min")
+    return rows.loc[first, [*measured, *PROVENANCE]].reset_index(drop=True)
 
 
-def by_run(rows: list[dict[str, str]]) -> dict[tuple[str, ...], list[dict[str, str]]]:
-    """The rows of each run: suite, environment and so on up to the seed, and what else stands before the step."""
-    runs: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows:
-        names = list(row)
-        runs.setdefault(tuple(plain(row[name]) for name in names[: names.index("step")]), []).append(row)
-    return runs
-
-
-def _numbers(row: dict[str, str]) -> dict[str, str]:
-    skipped = ("wall_s", "git_hash", STRETCHES)
-    return {name: plain(value) for name, value in row.items() if value != "" and name not in skipped}
+def name_runs(rows: pd.DataFrame) -> pd.Series:
+    """The run of each row: suite, environment and so on up to the seed, and what else stands before the step."""
+    identity = rows.iloc[:, : rows.columns.get_loc("step")].map(plain)
+    return pd.Series([", ".join(cells) for cells in identity.itertuples(index=False)], rows.index, dtype=str)
 
 
 def plain(text: str) -> str:
@@ -65,26 +67,26 @@ def plain(text: str) -> str:
         return text
 
 
-def name_of(run: tuple[str, ...]) -> str:
-    """How messages call a run."""
-    return ", ".join(run[1:])
+def require_one_version(rows: pd.DataFrame) -> None:
+    """Refuse runs of one objective that have different results versions. Raises ExperimentError, which names them."""
+    for objective, found in rows.groupby("objective")["results_version"].unique().items():
+        if len(found) > 1:
+            versions = ", ".join(sorted(found))
+            raise ExperimentError(f"the runs of {objective} have the results versions {versions}: collect them apart")
 
 
-def read_collected(out: Path) -> list[dict[str, str]]:
-    """The rows of a collected CSV; none where there is no file.
-
-    Raises:
-        ExperimentError: the file is something else, or damaged.
-    """
+def read_collected(out: Path) -> pd.DataFrame:
+    """The rows of a collected CSV; none where there is no file. Raises ExperimentError where it is something else."""
+    required = ["suite", *IDENTITY, "step", "trajectories", *PROVENANCE]
     if not out.exists():
-        return []
-    names, rows = read_rows(out, lambda names: ("step", "trajectories"))
-    if not {"suite", *IDENTITY, "step", "trajectories", *PROVENANCE} <= set(names):
+        return pd.DataFrame(columns=required, dtype=str)
+    rows = read_cells(out, lambda names: ("step", "trajectories"))
+    if not set(required) <= set(rows):
         raise ExperimentError(f"{out} is no collected CSV: name another --out")
     return rows
 
 
-def packed_configs(configs: list[dict[str, Any]]) -> dict[str, Any]:
+def pack_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Configurations but for seed and storage, each once: what all have in common, and the rest of each."""
     left_out = IDENTITY["seed"]
     kept = [{k: v for k, v in c.items() if k != left_out and k.split(".")[-1] not in STORAGE} for c in configs]
@@ -101,8 +103,7 @@ def sidecar_of(out: Path) -> Path:
 def read_configs(out: Path, varying: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The configurations of the runs of ``out``, and the fields that vary in it.
 
-    Raises:
-        ExperimentError: they are not there, or ``varying`` names other fields.
+    Raises ExperimentError where they are not there, or ``varying`` names other fields.
     """
     try:
         packed = json.loads(sidecar_of(out).read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
 from ..suite import IDENTITY, LENGTH, RESULTS_VERSIONS, configuration
 from .collect import run_columns
-from .merging import STORAGE, by_run, plain, read_collected, read_configs
+from .merging import STORAGE, name_runs, plain, read_collected, read_configs
 
 ROOT, SUITE = Path(__file__).resolve().parents[2], Path(__file__).resolve().parents[1].name
 
@@ -29,17 +29,17 @@ class Results:
     """The runs of a collected CSV; none where there is no file. Raises ExperimentError where it is damaged."""
 
     def __init__(self, path: Path) -> None:
-        self._runs = by_run(read_collected(path))
-        self._configs, self._varying = read_configs(path, []) if self._runs else ([], [])
+        self._rows = read_collected(path)
+        self._configs, self._varying = read_configs(path, []) if len(self._rows) else ([], [])
+        self._names = name_runs(self._rows)
 
     def has(self, config: dict[str, Any]) -> bool:
         """Whether a run of this flattened configuration is there, complete and of today's results version."""
-        columns = run_columns(config, SUITE, self._varying)
+        columns = run_columns(config, self._varying)
         version, length = RESULTS_VERSIONS[columns["objective"]], prod(config[field] for field in LENGTH)
-        return any(_agree(config, other) for other in self._configs) and any(
-            plain(row["results_version"]) == str(version) and float(row["trajectories"]) >= length
-            for row in self._runs.get(tuple(map(plain, columns.values())), [])
-        )
+        own = self._rows[self._names == ", ".join(map(plain, columns.values()))]
+        whole = (own["results_version"].map(plain) == str(version)) & (own["trajectories"].astype(float) >= length)
+        return bool(whole.any()) and any(_agree(config, other) for other in self._configs)
 
 
 def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -25,18 +25,28 @@ from ..common.files import save_picture, write_text
 from ..common.reporting import Published
 from ..common.terminal import ExperimentError, command
 from ..suite import PUBLISHED
-from .labels import COLOURS
-from .report import replaced
-from .tables import OBJECTIVES, output_folder, read, read_file, versions_of
+from . import tables
+from .labels import curve_style
+from .report import RESULTS, replace_section
+from .tables import OBJECTIVES, SUITE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 CELL = ["environment", "objective", "approach"]
-MIN_SEEDS = 3
-HEADS = ("environment", "objective", "P_B", "what", "at", "published", "ours, by seed", "one more of ours (95%)")
+FEWEST_SEEDS = 3
+HEADS = (
+    "environment",
+    "objective",
+    "P_B",
+    "what",
+    "at",
+    "published",
+    "ours, by seed",
+    "one more of ours (95%)",
+    "there",
+)
 
 
 def prediction_interval(values: np.ndarray) -> tuple[float, float]:
@@ -54,93 +64,90 @@ def values_at(rows: pd.DataFrame, metric: str, x: int, published: Published) -> 
     return seeds.dropna(subset=metric).groupby("seed")[metric].mean().to_numpy()
 
 
-def comparisons(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> pd.DataFrame:
+def compare_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """One row per cell, metric and x that both have: the numbers of both sides and the prediction interval of ours.
 
-    Raises:
-        ExperimentError: a published cell has fewer than three seeds of ours.
+    Raises ExperimentError where a published cell has fewer than three seeds of ours.
     """
     found = []
     for cell, curves in theirs.groupby(CELL, sort=False):
         runs = ours[(ours[CELL] == list(cell)).all(axis=1)]
-        if runs["seed"].nunique() < MIN_SEEDS:
-            few = f"{', '.join(cell)} has fewer than {MIN_SEEDS} seeds"
+        if runs["seed"].nunique() < FEWEST_SEEDS:
+            few = f"{', '.join(map(str, cell))} has fewer than {FEWEST_SEEDS} seeds"
             raise ExperimentError(f"{few}: run sweeps/published.sh and collect its runs")
         for metric in published.metrics:
             for x in published.at:
                 sides = [values_at(rows, metric, x, published) for rows in (curves, runs)]
-                if len(sides[0]) and len(sides[1]) >= MIN_SEEDS:
+                if len(sides[0]) and len(sides[1]) >= FEWEST_SEEDS:
                     found.append([*cell, metric, x, *sides, *prediction_interval(sides[1])])
     return pd.DataFrame(found, columns=[*CELL, "metric", "x", "published", "ours", "low", "high"])
 
 
-def markdown(table: pd.DataFrame, published: Published, origin: str) -> str:
+def describe_comparisons(compared: pd.DataFrame, published: Published, origin: str) -> str:
     """The comparisons in Markdown, and how many of the published values lie in the interval."""
-    lines = ["| " + " | ".join((*HEADS, "there")) + " |", "|---" * (len(HEADS) + 1) + "|"]
-    inside = [[row.low <= value <= row.high for value in row.published] for row in table.itertuples()]
-    for row, hits in zip(table.itertuples(), inside, strict=True):
-        cells = [row.environment, OBJECTIVES[row.objective], row.approach, published.metrics[row.metric], f"{row.x:,}"]
-        cells += [", ".join(f"{value:.3g}" for value in values) for values in (row.published, row.ours)]
-        cells += [f"{row.low:.3g} to {row.high:.3g}", "yes" if all(hits) else "**no**"]
-        lines.append("| " + " | ".join(cells) + " |")
-    hits = sum(map(sum, inside))
-    lines += ["", f"{hits} of {sum(map(len, inside))} published values lie in the interval.", f"Ours: {origin}."]
-    return "\n".join(lines) + "\n"
+    rows, inside = [], []
+    for row in compared.to_dict("records"):
+        hits = [row["low"] <= value <= row["high"] for value in row["published"]]
+        inside += hits
+        cells = [row["environment"], OBJECTIVES[row["objective"]], row["approach"], published.metrics[row["metric"]]]
+        cells += [f"{row['x']:,}", *(", ".join(map("{:.3g}".format, row[side])) for side in ("published", "ours"))]
+        rows.append([*cells, f"{row['low']:.3g} to {row['high']:.3g}", "yes" if all(hits) else "**no**"])
+    counts = f"{sum(inside)} of {len(inside)} published values lie in the interval."
+    return f"{tables.markdown_table(HEADS, rows)}\n\n{counts}\nOurs: {origin}.\n"
 
 
-def draw(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> matplotlib.figure.Figure:
-    """A row of panels per cell, a column per metric: our seeds thin, the published curves dashed."""
-    cells, metrics = list(theirs.groupby(CELL, sort=False)), published.metrics
-    panels = [(cell, curves, metric) for cell, curves in cells for metric in metrics]
+def draw_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) -> matplotlib.figure.Figure:
+    """A panel per cell and metric: our seeds thin, the published curves dashed."""
+    metrics, x, order = published.metrics, published.x, list(OBJECTIVES)
+    theirs = theirs.sort_values("objective", key=lambda names: names.map(order.index), kind="stable")
+    panels = [(cell, curves, metric) for cell, curves in theirs.groupby(CELL, sort=False) for metric in metrics]
     columns = len(metrics) if len(metrics) > 1 else 4
     shape = -(-len(panels) // columns), columns
-    size = 3.2 * shape[1], 2.4 * shape[0]
+    size = (2.5 * shape[1], 2.0 * shape[0])
     picture, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (cell, curves, metric) in zip(axes.flat, panels, strict=False):
-        environment, objective, approach = cell
-        runs = ours[(ours[CELL] == list(cell)).all(axis=1) & (ours[published.x] <= curves[published.x].max())]
-        ours_style, their_style = {"color": COLOURS[approach], "linewidth": 0.8}, {"color": "black", "linestyle": "--"}
-        for rows, style in ((runs, ours_style), (curves, their_style)):
-            for _, run in rows.groupby("seed"):
-                run = run.dropna(subset=metric).sort_values(published.x)
-                axis.plot(run[published.x], run[metric], **style)
-        axis.set_xlim(0, runs[published.x].max())
-        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=9)
+        environment, objective, approach = map(str, cell)
+        runs = ours[(ours[CELL] == list(cell)).all(axis=1) & (ours[x] <= curves[x].max())]
+        our_style = {"color": curve_style(approach)["color"], "linewidth": 0.8}
+        for rows, style in ((runs, our_style), (curves, {"color": "black", "linestyle": "--"})):
+            for _, run in rows.dropna(subset=metric).sort_values(x).groupby("seed"):
+                axis.plot(run[x], run[metric], **style)
+        axis.set_xlim(0, runs[x].max())
+        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=8)
         axis.set_ylabel(metrics[metric], fontsize=8)
         axis.tick_params(labelsize=7, which="both")
+        axis.yaxis.get_offset_text().set_fontsize(7)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     picture.suptitle("Dashed: the published code. Coloured: this suite, a line per seed.", fontsize=10)
-    picture.supxlabel({"step": "iterations"}.get(published.x, published.x), fontsize=9)
+    picture.supxlabel({"step": "iterations", "trajectories": "trajectories sampled"}[x], fontsize=9)
     return picture
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    suite = Path(__file__).resolve().parents[1].name
-    parser = argparse.ArgumentParser(prog=f"python -m {suite}.analysis.published", description=__doc__.splitlines()[0])
+    parser = tables.new_parser("published", __doc__)
     default = [RESULTS / "published_ours.csv"]
     parser.add_argument("results", nargs="*", type=Path, default=default, help="our runs, collected")
     parser.add_argument("--out", type=Path, help="folder to write to (beside the CSV)")
     arguments = parser.parse_args(argv)
-    return command(lambda: _make(suite, arguments))
+    return command(lambda: _write(arguments))
 
 
-def _make(suite: str, arguments: argparse.Namespace) -> None:
+def _write(arguments: argparse.Namespace) -> None:
     if PUBLISHED is None:
-        raise ExperimentError(f"no curves of the published code are known for {suite}")
-    ours, theirs = read(arguments.results, suite), read_file(RESULTS / "published_curves.csv")
-    page = markdown(comparisons(ours, theirs, PUBLISHED), PUBLISHED, versions_of(ours))
-    folder = output_folder(arguments)
-    save_picture(draw(ours, theirs, PUBLISHED), folder / "published.png", dpi=150)
+        raise ExperimentError(f"no curves of the published code are known for {SUITE.name}")
+    ours, theirs = tables.read_results(arguments.results), tables.read_numbers(RESULTS / "published_curves.csv")
+    page = describe_comparisons(compare_curves(ours, theirs, PUBLISHED), PUBLISHED, tables.describe_versions(ours))
+    folder = tables.output_folder(arguments)
+    save_picture(draw_curves(ours, theirs, PUBLISHED), folder / "published.png", dpi=200)
     if arguments.out:
         write_text(folder / "published.md", page)
     else:
-        begin = f"<!-- published: python -m {suite}.analysis.published -->"
-        readme = RESULTS.parent / "README.md"
+        begin, readme = f"<!-- published: python -m {SUITE.name}.analysis.published -->", SUITE / "README.md"
         text = readme.read_text(encoding="utf-8")
-        write_text(readme, replaced(text, page.rstrip(), begin, "<!-- end of published -->"))
+        write_text(readme, replace_section(text, page.rstrip(), begin, "<!-- end of published -->"))
     print(page, end="")
 
 

@@ -6,13 +6,13 @@
 
 (Agarwal et al. 2021.) Intervals are percentile bootstraps over seeds, each side resampled by itself, with a fixed
 random state: the same numbers give the same interval. With few seeds they are too narrow; hence ``MIN_SEEDS``.
-A verdict:
+A verdict looks at one number, and where it lies if the expectation is right:
 
-    better       the probability of improvement: supported above 0.5, contradicted below
-    similar      the difference of interquartile means: supported within the margin, contradicted outside
-    not better   the same difference: supported below the margin in our favour, contradicted above it
+    better       the probability of improvement, above 0.5
+    similar      the difference of interquartile means, within the margin
+    not better   the same difference, below the margin in our favour
 
-each by an interval that lies there as a whole; undecided otherwise.
+supported if the interval lies there as a whole, contradicted if it lies elsewhere as a whole, undecided otherwise.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -31,7 +31,7 @@ MIN_SEEDS_OF_A_BAND = 5
 MIN_SEEDS = 4
 SETTINGS = {"confidence_level": CONFIDENCE, "n_resamples": N_RESAMPLES, "method": "percentile", "rng": 0}
 
-Statistic = Callable[..., np.ndarray]
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -47,53 +47,35 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return edges.low, edges.high
 
 
-def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Share of the pairs of seeds in which ours is larger, equal pairs counting half.
-
-    Args:
-        ours, theirs: (..., S) and (..., T), larger being better.
-        axis: of the seeds; the last.
-    """
-    if axis != -1:
-        raise ValueError("the seeds are the last axis")
-    difference = np.asarray(ours)[..., :, None] - np.asarray(theirs)[..., None, :]
-    return (np.sign(difference) / 2 + 0.5).mean((-2, -1))
+def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Share of the pairs of a seed of ours (..., S) and one of theirs (..., T) in which ours is larger, equal half."""
+    return (np.sign(ours[..., :, None] - theirs[..., None, :]) / 2 + 0.5).mean((-2, -1))
 
 
-def difference_of_means(ours: np.ndarray, theirs: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean of ours minus that of theirs."""
-    return interquartile_mean(ours, axis) - interquartile_mean(theirs, axis)
+def difference_of_means(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Interquartile mean of ours (..., S) minus that of theirs (..., T)."""
+    return interquartile_mean(ours, -1) - interquartile_mean(theirs, -1)
 
 
 def interval(statistic: Statistic, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | None:
     """95% interval of a statistic of two samples; None with fewer than ``MIN_SEEDS`` on either side."""
     if min(len(ours), len(theirs)) < MIN_SEEDS:
         return None
-    edges = bootstrap((ours, theirs), statistic, vectorized=True, paired=False, **SETTINGS).confidence_interval
+
+    def along_seeds(ours: np.ndarray, theirs: np.ndarray, axis: int) -> np.ndarray:
+        return statistic(ours, theirs)  # bootstrap puts the seeds last
+
+    edges = bootstrap((ours, theirs), along_seeds, vectorized=True, paired=False, **SETTINGS).confidence_interval
     return float(edges.low), float(edges.high)
 
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 SEEDS_TRIED = (5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40)  # in all, of each side
-
-Holds = Callable[[float, float, float], bool]
-# Expectation -> the statistic, and when its interval (low, high) supports or contradicts, given the margin.
-RULES: dict[str, tuple[Statistic, Holds, Holds]] = {
-    "better": (
-        probability_of_improvement,
-        lambda low, high, margin: low > 0.5,
-        lambda low, high, margin: high < 0.5,
-    ),
-    "similar": (
-        difference_of_means,
-        lambda low, high, margin: -margin <= low and high <= margin,
-        lambda low, high, margin: low > margin or high < -margin,
-    ),
-    "not better": (
-        difference_of_means,
-        lambda low, high, margin: high <= margin,
-        lambda low, high, margin: low > margin,
-    ),
+# Expectation -> the statistic, and where it lies if the expectation is right, given the margin.
+RULES: dict[str, tuple[Statistic, Callable[[float], tuple[float, float]]]] = {
+    "better": (probability_of_improvement, lambda margin: (0.5, np.inf)),
+    "similar": (difference_of_means, lambda margin: (-margin, margin)),
+    "not better": (difference_of_means, lambda margin: (-np.inf, margin)),
 }
 
 
@@ -101,8 +83,8 @@ RULES: dict[str, tuple[Statistic, Holds, Holds]] = {
 class Comparison:
     """Numbers of our seeds against theirs; differences and probabilities are in our favour where they are larger.
 
-    ``more`` says how many more seeds of each side would decide: exactly as if further ones repeated those at hand,
-    None where even the largest number tried would not.
+    ``more`` says how many more seeds of each side would decide, as if further ones repeated those at hand; None where
+    even the largest number tried would not.
     """
 
     means: tuple[float, float]
@@ -125,39 +107,36 @@ def compare(ours: np.ndarray, theirs: np.ndarray, expected: str, metric: Metric,
         fresh: whether the seeds took no part in the choice of the learning rate; without such, nothing is decided.
     """
     upward = metric.sign * np.asarray(ours, float), metric.sign * np.asarray(theirs, float)
-    margin = metric.margin * (abs(interquartile_mean(upward[1])) if metric.relative else 1.0)
+    margin = metric.margin * (float(abs(interquartile_mean(upward[1]))) if metric.relative else 1.0)
     verdict = _verdict(*upward, expected, margin) if fresh else UNDECIDED
-    seeds = len(upward[0]), len(upward[1])
+    more = _more_seeds(*upward, expected, margin) if fresh else MIN_SEEDS
     return Comparison(
         means=(float(interquartile_mean(ours)), float(interquartile_mean(theirs))),
-        seeds=seeds,
+        seeds=(len(ours), len(theirs)),
         improvement=float(probability_of_improvement(*upward)),
         improvement_interval=interval(probability_of_improvement, *upward),
         difference=float(difference_of_means(*upward)),
         difference_interval=interval(difference_of_means, *upward),
         verdict=verdict,
-        more=_more_seeds(*upward, expected, margin, fresh) if verdict == UNDECIDED else None,
+        more=more if verdict == UNDECIDED else None,
     )
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, expected: str, margin: float) -> str:
-    statistic, supports, contradicts = RULES[expected]
-    edges = interval(statistic, ours, theirs)
+    statistic, region = RULES[expected]
+    edges, (start, end) = interval(statistic, ours, theirs), region(margin)
     if edges is None or margin == 0:  # a tenth of no modes says nothing
         return UNDECIDED
-    if supports(*edges, margin):
+    if start < edges[0] and edges[1] < end:
         return SUPPORTED
-    return CONTRADICTED if contradicts(*edges, margin) else UNDECIDED
+    return CONTRADICTED if edges[1] < start or end < edges[0] else UNDECIDED
 
 
-def _more_seeds(ours: np.ndarray, theirs: np.ndarray, expected: str, margin: float, fresh: bool) -> int | None:
+def _more_seeds(ours: np.ndarray, theirs: np.ndarray, expected: str, margin: float) -> int | None:
     """How many more of each side; with fewer than ``MIN_SEEDS`` their spread is not known: as many as are needed."""
-    if not fresh:
-        return MIN_SEEDS
     fewest, most = sorted((len(ours), len(theirs)))
     if fewest < MIN_SEEDS:
         return MIN_SEEDS - fewest
-    for n in SEEDS_TRIED:
-        if n > most and _verdict(np.resize(ours, n), np.resize(theirs, n), expected, margin) != UNDECIDED:
-            return n - fewest
-    return None
+    larger = (n for n in SEEDS_TRIED if n > most)
+    decided = (n for n in larger if _verdict(np.resize(ours, n), np.resize(theirs, n), expected, margin) != UNDECIDED)
+    return next((n - fewest for n in decided), None)

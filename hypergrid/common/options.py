@@ -67,7 +67,11 @@ def option(
         named: whether a folder's name tells a difference from the default; never if ``free``.
         bounds: as pydantic has them: ``gt``, ``ge``, ``lt``, ``le``, ``pattern``.
     """
-    extra = {"objectives": tuple(objectives), "approaches": tuple(approaches), "aliases": tuple(aliases)}
+    extra: dict[str, Any] = {
+        "objectives": tuple(objectives),
+        "approaches": tuple(approaches),
+        "aliases": tuple(aliases),
+    }
     extra |= {"shown": shown, "paper": paper, "free": free, "named": named and not free}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 

@@ -72,6 +72,7 @@ class PrioritisedReplay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self._size = len(state["stored"][0])
-        for array, stored in zip((self._states, self._actions, self._weight), state["stored"], strict=True):
+        arrays: tuple[np.ndarray, ...] = (self._states, self._actions, self._weight)
+        for array, stored in zip(arrays, state["stored"], strict=True):
             array[: self._size] = stored.numpy()
         self._next, self.largest = state["next"], state["largest"]

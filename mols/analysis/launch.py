@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -52,8 +53,8 @@ def run_line(line: str, log: Path) -> float:
     append_line(log, f"[launch] {time.strftime('%Y-%m-%d %H:%M:%S')}, {os.uname().nodename}: {line}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # so that `python` is this one
     with log.open("ab") as file:
-        streams = {"stdin": subprocess.PIPE, "stdout": file, "stderr": file}
-        options = {"cwd": ROOT, "env": os.environ | {"PATH": path}, "start_new_session": True}
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": file, "stderr": file}
+        options: dict[str, Any] = {"cwd": ROOT, "env": os.environ | {"PATH": path}, "start_new_session": True}
         shell = subprocess.Popen(["bash", "-c", SHELL, line], **streams, **options)
     start = time.monotonic()
     try:
@@ -79,7 +80,7 @@ def connect(address: str | None, cpus: float, gpus: float) -> None:
         import ray
     except ImportError as error:
         raise ExperimentError("this needs Ray: pip install -e '.[cluster]'") from error
-    local = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -145,6 +146,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from .launch import main as command  # this module by its name: Ray's workers import it from where they are
+    from .launch import main as by_name  # this module by its name: Ray's workers import it from where they are
 
-    sys.exit(command())
+    sys.exit(by_name())

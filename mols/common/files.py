@@ -18,7 +18,7 @@ from typing import Any
 
 from .terminal import ExperimentError, reason
 
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+ENCODING, ERRORS = "utf-8", "surrogateescape"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
@@ -34,7 +34,7 @@ def written(path: Path, *, binary: bool = False) -> Iterator[Any]:
     try:
         if path.exists() and not path.is_file():
             raise ExperimentError(f"cannot write {path} (it is there, and is no file): choose another name")
-        with partial.open("wb") if binary else partial.open("w", **TEXT) as file:
+        with partial.open("wb") if binary else partial.open("w", encoding=ENCODING, errors=ERRORS, newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file, the whole of it or nothing. Raises ExperimentError."""
-    data = f"{line}\n".encode(TEXT["encoding"], TEXT["errors"])
+    data = f"{line}\n".encode(ENCODING, ERRORS)
     try:
         with path.open("ab", buffering=0) as file:
             size = file.tell()

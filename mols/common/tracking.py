@@ -62,9 +62,9 @@ class Tracker:
             self._wandb.finish(exit_code=int(exception[0] is not None))
 
     def advance(self, step: int, loss: float | None) -> None:
-        """One step is done: move the bar, or write a plain line now and then."""
+        """So many steps are done: move the bar, or write a plain line now and then."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(step - self._bar.n)
             if step % 50 == 0:
                 self._bar.set_postfix_str(self._values(loss), refresh=False)
             return

@@ -1,5 +1,7 @@
 """Verdicts on numbers by hand, what the claims compare, and the files that the command writes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from collected_csv import grid_run, write_csv
@@ -10,7 +12,7 @@ import hypergrid.suite
 import mols.suite
 from bitseq.suite import CORRELATION, MODES
 from hypergrid.analysis import claims, statistics, tables
-from hypergrid.analysis.claims import Result, outcome, results_of
+from hypergrid.analysis.claims import Result, compare_all, judge_claim
 from hypergrid.analysis.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, compare
 from hypergrid.common.reporting import ALL, BASELINES
 from hypergrid.suite import CONVERGENCE
@@ -81,7 +83,7 @@ def cells(ratios, seeds=(1, 2, 3, 4), **run):
 def comparisons(path):
     return {
         (r.expectation.claim, r.environment, r.objective, r.baseline): r.comparison
-        for r in results_of(tables.read([path], "hypergrid"), 1)
+        for r in compare_all(tables.read_results([path]), 1)
     }
 
 
@@ -144,13 +146,12 @@ def test_an_approach_beyond_the_papers_is_compared_but_does_not_count(tmp_path):
 
 
 def markdown_of(path):
-    table = tables.read([path], "hypergrid")
-    return claims.markdown(results_of(table, 1), table, [path], 1)
+    table = tables.read_results([path])
+    return claims.describe_claims(compare_all(table, 1), table, [path], 1)
 
 
 def result(verdict, more=None):
-    comparison = compare(NARROW, NARROW, "better", MODES)
-    comparison = comparison.__class__(**{**comparison.__dict__, "verdict": verdict, "more": more})
+    comparison = replace(compare(NARROW, NARROW, "better", MODES), verdict=verdict, more=more)
     return Result(hypergrid.suite.EXPECTATIONS[0], "standard", "db", "naive", comparison)
 
 
@@ -168,7 +169,7 @@ MISSING = Result(hypergrid.suite.EXPECTATIONS[0], "standard", "db", "naive")
     ],
 )
 def test_the_verdict_on_a_claim(results, expected):
-    assert outcome(results) == expected
+    assert judge_claim(results) == expected
 
 
 def test_the_command_writes_the_table_and_exactly_the_entries_that_it_cites(tmp_path, capsys):

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
-from hypergrid.analysis import collect, tables
+from hypergrid.analysis import collect, merging, tables
 
+ROOT = Path(__file__).parents[2]
 COLUMNS = ("step", "trajectories", "wall_s", "loss", "l1_dist", "exact")
 OFF = "algo.decay"
 
@@ -158,7 +160,7 @@ def test_a_run_that_went_on_elsewhere_says_where(command, tmp_path):
         "",
     ]
     assert list(rows[0])[-3:-1] == ["stretches", "results_version"]
-    table = tables.read([tmp_path / "out" / "all.csv"], "hypergrid")
+    table = tables.read_results([tmp_path / "out" / "all.csv"])
     assert table["stretches"].notna().sum() == 3
 
 
@@ -187,6 +189,21 @@ def test_a_damaged_row_of_a_run_is_named(command, tmp_path):
     run = write_run(tmp_path / "a", rows=[(1, 16, 0.5, 2.0, 0.1, ""), (2, 32, 0.5, "many", 0.1, "")])
     status, said, rows = command(tmp_path / "a")
     assert status == 2 and f"{run / 'metrics.csv'}, line 3 has text in the column loss" in said and rows is None
+
+
+def test_a_run_whose_metrics_have_no_step_is_named(command, tmp_path):
+    metrics = write_run(tmp_path / "a") / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("step", "stop"))
+    status, said, rows = command(tmp_path / "a")
+    assert status == 2 and f"{metrics} lacks the column step: leave the run out" in said and rows is None
+
+
+def test_the_committed_files_are_written_as_they_were_read(tmp_path):
+    for path in sorted(ROOT.glob("*/results/*.configs.json")):
+        path = path.with_name(path.name.replace(".configs.json", ".csv"))
+        old = merging.read_collected(path)
+        merging.merge_runs([old, old]).to_csv(tmp_path / "again.csv", index=False, lineterminator="\n")
+        assert (tmp_path / "again.csv").read_bytes() == path.read_bytes(), path
 
 
 def test_a_full_disk_leaves_the_csv_and_its_configurations(command, tmp_path, small_disk):
@@ -231,12 +248,8 @@ def test_a_damaged_run_is_named(command, tmp_path):
     run = write_run(tmp_path / "a")
     (run / "meta.json").write_text("{")
     status, said, _ = command(tmp_path / "a")
-    assert (
-        status == 2
-        and said
-        == f"error: {run} has no readable config.json and meta.json with a results_version: "
-        "leave it out, or run it anew\n"
-    )
+    missing = "has no readable config.json and meta.json with a results_version: leave it out, or run it anew"
+    assert status == 2 and said == f"error: {run} {missing}\n"
 
 
 def test_what_is_no_collected_csv_is_not_overwritten(command, tmp_path):

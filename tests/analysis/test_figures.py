@@ -21,11 +21,10 @@ def drawn(tmp_path):
     """``drawn(rows, figure)``: its axes by title, and the picture."""
     made = []
 
-    def draw(rows, figure=FIGURE1, varied=(), field=None):
+    def draw(rows, figure=FIGURE1, varied=(), field=""):
         path = write_csv(tmp_path / "some.csv", rows, varied=varied)
-        table = tables.read([path], "hypergrid")
-        shown = figures.varied_panels(figure, table, field) if field else figures.panels_of(figure, table, 1)
-        made.append(figures.draw(figure, shown, figures.caption_of(figure, shown, [path], 1)))
+        shown = figures.select_rows(figure, tables.read_results([path]), 1, field)
+        made.append(figures.draw_figure(figure, shown, figures.describe_figure(figure, shown, [path], 1)))
         return {axis.get_title(): axis for axis in made[-1].axes}, made[-1]
 
     yield draw
@@ -121,8 +120,8 @@ def test_the_chosen_learning_rate_is_shown_and_the_whole_grid_beside_it(drawn):
 
 
 def test_one_learning_rate_needs_no_figure_of_all(tmp_path):
-    table = tables.read([write_csv(tmp_path / "a.csv", grid_run(2.0))], "hypergrid")
-    assert figures.panels_of(RATES, table, 1) == {}
+    table = tables.read_results([write_csv(tmp_path / "a.csv", grid_run(2.0))])
+    assert figures.select_rows(RATES, table, 1).empty
 
 
 def test_the_values_of_a_varied_field_have_lines_of_their_own(drawn):
@@ -142,14 +141,15 @@ def test_the_command_writes_png_and_pdf_and_makes_them_anew(tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in files]
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     assert all((tmp_path / name).read_bytes().startswith(starts[name[-4:]]) for name in files)
+    assert b"CreationDate" not in (tmp_path / "figure1.pdf").read_bytes()  # the same CSV gives the same bytes
 
 
 def test_only_the_approaches_that_are_named_are_drawn(tmp_path, capsys):
     rows = [row for name in ("uniform", "maxent", "tlm") for row in grid_run(2.0, approach=name)]
     path = write_csv(tmp_path / "a.csv", rows)
-    table = tables.read([path], "hypergrid")
-    assert set(figures.of_approaches(table, ["tlm", "uniform"])["approach"]) == {"tlm", "uniform"}
-    assert len(figures.of_approaches(table, None)) == len(table)
+    table = tables.read_results([path])
+    assert set(figures.select_approaches(table, ["tlm", "uniform"])["approach"]) == {"tlm", "uniform"}
+    assert len(figures.select_approaches(table, None)) == len(table)
     assert figures.main([str(path), "--approaches", "tlm", "naive"]) == 2
     assert "these files have no run of naive: choose among maxent, tlm, uniform" in capsys.readouterr().err
     assert figures.main([str(path)]) == 0

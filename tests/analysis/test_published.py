@@ -21,7 +21,7 @@ def compared(n_ours=3):
     """Published: seed 1 in windows of 25 and seed 7 in windows of 100; ours: log Z 0, 1, 2, ..."""
     theirs = pd.DataFrame(rows("uniform", 1, 25, 1.0) + rows("uniform", 7, 100, 1.5))
     ours = pd.DataFrame([row for seed in range(n_ours) for row in rows("uniform", seed + 1, 25, float(seed))])
-    return published.comparisons(ours, theirs, SPEC).set_index(["metric", "x"])
+    return published.compare_curves(ours, theirs, SPEC).set_index(["metric", "x"])
 
 
 def test_what_is_averaged_is_averaged_over_the_same_iterations_and_the_rest_is_of_the_step():
@@ -51,7 +51,7 @@ def test_too_few_seeds_are_refused():
 
 
 def test_the_table_counts_what_lies_in_the_interval():
-    page = published.markdown(compared().reset_index(), SPEC, "some runs")
+    page = published.describe_comparisons(compared().reset_index(), SPEC, "some runs")
     assert "| strings | TB | uniform | log Z | 100 | 1, 1.5 | 0, 1, 2 | -3.97 to 5.97 | yes |" in page
     assert page.endswith("6 of 8 published values lie in the interval.\nOurs: some runs.\n")
     assert page.count("**no**") == 2  # log R of seed 7: our seeds do not differ there

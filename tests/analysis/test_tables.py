@@ -15,7 +15,7 @@ RUN = {"environment": "standard", "objective": "db", "approach": "tlm", "learnin
 
 
 def read(*paths):
-    return tables.read(list(paths), "hypergrid")
+    return tables.read_results(paths)
 
 
 def test_files_are_put_together_and_what_they_share_is_read_once(tmp_path):
@@ -78,6 +78,7 @@ def spoilt(path, old, new):
         (lambda path: spoilt(path, "hypergrid", "bitseq"), "is of the suite bitseq: use that suite's command"),
         (lambda path: spoilt(path, "1600", "many"), "has text in the column trajectories"),
         (lambda path: spoilt(path, ",db,", ",,"), "has an empty cell in the column objective"),
+        (lambda path: spoilt(path, ",0.001,", ",,"), "has an empty cell in the column learning_rate"),
     ],
 )
 def test_a_file_that_is_no_collected_csv_is_refused(spoil, message, tmp_path):
@@ -114,12 +115,13 @@ def test_the_correlation_is_that_of_the_last_step_that_all_have(tmp_path):
 
 
 def test_a_column_is_the_first_of_its_name_that_has_numbers():
-    rows = pd.DataFrame({"modes_found_1": [np.nan], "modes_found_1.25": [4.0], "modes_found_2": [5.0], "loss": [1.0]})
-    assert tables.column_of(rows, "modes_found") == "modes_found_1.25"
-    assert tables.column_of(rows, "loss") == "loss"
-    assert tables.column_of(rows, "modes") is None
-    rows = pd.DataFrame({"reward_correlation": [np.nan], "reward_correlation_uniform": [0.5]})
-    assert tables.column_of(rows, "reward_correlation") is None  # the other one is another metric
+    modes = {"modes_found_1": np.nan, "modes_found_1.25": 4.0, "modes_found_2": 5.0}
+    rows = pd.DataFrame([RUN | modes | {"loss": 1.0}])
+    assert tables.measured_rows(rows, "modes_found")["value"].tolist() == [4.0]
+    assert tables.measured_rows(rows, "loss")["value"].tolist() == [1.0]
+    assert tables.measured_rows(rows, "modes").empty
+    rows = pd.DataFrame([RUN | {"reward_correlation": np.nan, "reward_correlation_uniform": 0.5}])
+    assert tables.measured_rows(rows, "reward_correlation").empty  # the other one is another metric
 
 
 def numbers_of(cells, approach="tlm"):
@@ -137,23 +139,23 @@ GRID = {(0.1, 3): 5.0, (0.1, 4): 6.0, (0.1, 7): 0.0, (0.2, 3): 6.0, (0.2, 4): 4.
     [(1, 0.2, [7, 8, 4]), (2, 0.1, [7])],  # on seed 3: 5 < 6; on 3 and 4: 5.5 > 5; the later seeds have no say
 )
 def test_the_learning_rate_is_chosen_on_tuning_seeds_and_reported_on_others(n_tuning, rate, seeds):
-    runs = tables.reported(numbers_of(GRID), MODES, n_tuning)
+    runs = tables.chosen_runs(numbers_of(GRID), MODES, n_tuning)
     assert set(runs["learning_rate"]) == {rate} and set(runs["seed"]) == set(seeds) and runs["fresh"].all()
 
 
 def test_where_less_is_better_the_smallest_number_is_chosen():
-    runs = tables.reported(numbers_of(GRID), CONVERGENCE, 1)
+    runs = tables.chosen_runs(numbers_of(GRID), CONVERGENCE, 1)
     assert set(runs["learning_rate"]) == {0.1} and set(runs["seed"]) == {4, 7}
 
 
 def test_without_other_seeds_the_tuning_seeds_are_shown_as_such():
-    runs = tables.reported(numbers_of({(0.1, 1): 5.0, (0.2, 1): 6.0, (0.1, 2): 7.0}), MODES, 1)
+    runs = tables.chosen_runs(numbers_of({(0.1, 1): 5.0, (0.2, 1): 6.0, (0.1, 2): 7.0}), MODES, 1)
     assert runs[["learning_rate", "seed", "fresh"]].to_numpy().tolist() == [[0.2, 1, False]]
 
 
 def test_one_learning_rate_needs_no_choice_and_each_approach_has_its_own():
     both = pd.concat([numbers_of({(0.1, 1): 1.0, (0.1, 2): 2.0}, "uniform"), numbers_of(GRID)])
-    runs = tables.reported(both, MODES, 1)
+    runs = tables.chosen_runs(both, MODES, 1)
     assert runs[runs["approach"] == "uniform"]["seed"].tolist() == [1, 2]
     assert runs[runs["approach"] == "tlm"]["seed"].tolist() == [4, 7, 8]
     assert runs["fresh"].all()

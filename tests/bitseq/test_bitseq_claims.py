@@ -5,7 +5,7 @@ import pytest
 
 from bitseq import suite
 from bitseq.analysis import claims, figures, tables
-from bitseq.analysis.figures import panels_of
+from bitseq.analysis.figures import select_rows
 
 # Modes after 0, 100 and 200 steps by approach; the correlation falls with the modes, so that it would choose otherwise.
 MODES = {"tlm": {0.001: 40, 0.002: 10}, "uniform": {0.001: 5, 0.002: 20}}
@@ -50,9 +50,9 @@ def test_the_figures_of_this_suite(path, capsys):
 
 
 def test_figure_2_has_the_learning_rates_of_the_most_modes_and_figure_3_all(path):
-    table = tables.read([path], "bitseq")
-    named = {figure.name: figure for figure in suite.FIGURES}
-    figure2, figure3 = (panels_of(named[name], table, 1)["bit strings"]["db"] for name in ("figure2", "figure3"))
+    table = tables.read_results([path])
+    rows = {figure.name: select_rows(figure, table, 1).query("objective == 'db'") for figure in suite.FIGURES}
+    figure2, figure3 = rows["figure2"], rows["figure3"]
     rates = figure2.groupby("approach")["learning_rate"].unique().map(list).to_dict()
     assert rates == {"tlm": [0.001], "uniform": [0.002]} and set(figure2["seed"]) == {2, 3, 4, 5}
     assert set(figure3["learning_rate"]) == {0.001, 0.002} and set(figure3["seed"]) == {1, 2, 3, 4, 5}
@@ -61,7 +61,7 @@ def test_figure_2_has_the_learning_rates_of_the_most_modes_and_figure_3_all(path
 def test_the_claims_of_this_suite(path):
     found = {
         (r.expectation.claim, r.objective, r.baseline): r
-        for r in claims.results_of(tables.read([path], "bitseq"), 1)
+        for r in claims.compare_all(tables.read_results([path]), 1)
         if r.comparison
     }
     assert set(found) == {("C2", "db", "uniform"), ("C5", "db", "uniform"), ("C5", "munchausen_dqn", "uniform")}

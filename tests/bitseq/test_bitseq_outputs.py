@@ -235,7 +235,7 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     pages = [suite / "README.md", tmp_path / "README.md"]
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.main(["--check"]) == 1
+    assert report.main(["--check"]) == 2
     assert (
         "stale results in bitseq/README.md, README.md: run python -m bitseq.analysis.report" in capsys.readouterr().err
     )
@@ -254,7 +254,7 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
 def test_the_page_has_this_suites_markers_once():
     page = (SUITE / "README.md").read_text(encoding="utf-8")
     assert page.count(report.BEGIN) == 1
-    assert f"{report.BEGIN}\n\nnew\n\n{report.END}" in report.replaced(page, "new")
+    assert f"{report.BEGIN}\n\nnew\n\n{report.END}" in report.replace_section(page, "new")
 
 
 def test_the_operations_of_an_iteration_by_hand():

@@ -124,7 +124,7 @@ def test_every_reader_of_collected_files_takes_and_refuses_the_same(tmp_path, ca
     good = tmp_path / "good.csv"
     rows = [row for a in ("tlm", "uniform") for seed in (1, 2) for row in grid_run(2.0, approach=a, seed=seed)]
     text = write_csv(good, rows).read_text()
-    expected = tables.read([good], "hypergrid")
+    expected = tables.read_results([good])
     path = tmp_path / "a.csv"
     readers = {
         "figures": lambda: figures.main([str(path), "--out", str(tmp_path / "out")]),
@@ -133,7 +133,7 @@ def test_every_reader_of_collected_files_takes_and_refuses_the_same(tmp_path, ca
     }
     for changed in ("\ufeff" + text, text.replace("\n", "\r\n"), text.replace("\n", "\n\n")):
         path.write_text(changed, newline="")
-        assert tables.read([path], "hypergrid").equals(expected)
+        assert tables.read_results([path]).equals(expected)
     assert readers["claims"]() == 0
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "config.json").write_text("{}")

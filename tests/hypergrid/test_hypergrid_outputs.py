@@ -127,12 +127,12 @@ def test_collect_refuses_runs_that_differ_in_more_unless_told(tmp_path, capsys):
 
 def test_the_report_replaces_its_section_alone():
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    new = report.replaced(page, "| new |")
+    new = report.replace_section(page, "| new |")
     assert new.startswith("before\n") and new.endswith("\nafter\n")
     assert "| new |" in new and "old" not in new
-    assert report.replaced(new, "| new |") == new
+    assert report.replace_section(new, "| new |") == new
     with pytest.raises(ExperimentError, match="markers"):
-        report.replaced("no markers", "| new |")
+        report.replace_section("no markers", "| new |")
 
 
 def test_several_runs_in_one_picture(tmp_path, capsys):

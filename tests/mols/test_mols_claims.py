@@ -5,7 +5,7 @@ import pytest
 
 from mols import suite
 from mols.analysis import claims, figures, tables
-from mols.analysis.figures import panels_of
+from mols.analysis.figures import select_rows
 
 FIRST = {"seh_frag": ("modes_found_0.875", "modes_found_1"), "qm9": ("modes_found_1.125", "modes_found_1.25")}
 MODES = {"tlm": 30, "naive": 20}
@@ -46,16 +46,17 @@ def test_the_figures_of_this_suite(path, capsys):
 
 
 def test_each_task_has_its_own_modes_and_dqn_is_munchausen_dqn(path):
-    rows = panels_of(suite.FIGURES[0], tables.read([path], "mols"), 1)
-    assert {title: list(row) for title, row in rows.items()} == {"QM9": ["munchausen_dqn"], "sEH": ["munchausen_dqn"]}
-    assert tables.column_of(rows["QM9"]["munchausen_dqn"], "modes_found") == "modes_found_1.125"
-    assert tables.column_of(rows["sEH"]["munchausen_dqn"], "modes_found") == "modes_found_0.875"
+    rows = select_rows(suite.FIGURES[0], tables.read_results([path]), 1)
+    assert set(rows["objective"]) == {"munchausen_dqn"}
+    for title, column in (("QM9", "modes_found_1.125"), ("sEH", "modes_found_0.875")):
+        panel = rows[rows["panels"] == title]
+        assert len(panel) and (panel["value"] == panel[column]).all()
 
 
 def test_the_claims_of_this_suite(path):
     found = {
         (r.expectation.claim, r.environment): r.comparison
-        for r in claims.results_of(tables.read([path], "mols"), 1)
+        for r in claims.compare_all(tables.read_results([path]), 1)
         if r.comparison
     }
     assert {key: comparison.verdict for key, comparison in found.items()} == {

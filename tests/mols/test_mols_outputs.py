@@ -240,7 +240,7 @@ def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkey
     pages = [suite / "README.md", tmp_path / "README.md"]
     for page in pages:
         page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.main(["--check"]) == 1
+    assert report.main(["--check"]) == 2
     assert "stale results in mols/README.md, README.md: run python -m mols.analysis.report" in capsys.readouterr().err
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
