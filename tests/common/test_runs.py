@@ -18,6 +18,8 @@ from hypergrid.common.run_folder import read_metrics
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     quicken(monkeypatch)
+    yield
+    torch.set_num_threads(1)  # a run sets its own
 
 
 @each_suite
