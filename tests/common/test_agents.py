@@ -242,9 +242,9 @@ def test_the_backward_learning_rate_decays_for_tlm_alone(suite, objective, n_lea
 @each("approach", ["naive", "tlm", "pessimistic"])
 @each_suite
 def test_a_learned_backward_policy_starts_at_uniform_when_asked_to(suite, approach):
-    never = {} if suite == "hypergrid" else {"corr_every": 0}
+    always = {BACKWARD_RATE[suite]: 0.01} | ({} if suite == "hypergrid" else {"corr_every": 0})
     for options in (UNIFORM[suite], {}):
-        agent = new_agent(suite, "db", approach, **options, **never)
+        agent = new_agent(suite, "db", approach, **options, **always)
         agent.sample()
         deviation = agent.evaluate(1)["pb_deviation"]
         assert (deviation < 1e-6) if options else (deviation > 1e-3)

@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 def test_every_combination_runs_to_a_complete_folder(suite, objective, approach, whole):
     run, name = whole(suite, objective, approach), suite.name
     assert {path.name for path in run.iterdir()} == FILES
-    argv = suite.argv(objective, run.parents[4], backward_approach=approach, **OPTIONS)
+    argv = suite.argv(objective, run.parents[3], backward_approach=approach, **OPTIONS)
     config = json.loads((run / "config.json").read_text())
     assert config == suite.module("suite").configuration(["python", *suite.words(argv)])
     assert json.loads((run / "meta.json").read_text())["status"] == "done"

@@ -116,7 +116,9 @@ def test_the_backward_policy_is_read_at_the_child_under_the_childs_mask(new_agen
     assert found.tolist() != pytest.approx(at_parent, abs=1e-3)
     hidden = agent.policies.trunk(batch.visited)[batch.next_row]
     if approach != "tlm":
-        assert agent.scored_log_pb(batch.next_states, batch.actions, hidden).tolist() == pytest.approx(expected, 1e-5)
+        assert agent.scored_log_pb(batch.next_states, batch.actions, hidden).tolist() == pytest.approx(
+            expected, abs=1e-5
+        )
 
 
 @each_objective
