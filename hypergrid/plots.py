@@ -89,7 +89,7 @@ def read_config(directory: Path) -> dict:
     except ValueError as error:
         raise ExperimentError(f"{path} is damaged: leave the run out") from error
     if "env" not in config:
-        raise ExperimentError(f"{directory} is no run of the hypergrid: leave it out")
+        raise ExperimentError(f"{directory} is not a run of the hypergrid: leave it out")
     return config
 
 

@@ -82,7 +82,7 @@ def read_collected(out: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=required, dtype=str)
     rows = read_cells(out, lambda names: ("step", "trajectories"))
     if not set(required) <= set(rows):
-        raise ExperimentError(f"{out} is no collected CSV: name another --out")
+        raise ExperimentError(f"{out} is not a collected CSV: name another --out")
     return rows
 
 

@@ -211,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the commands that read collected files have in common."""
     made_by = f"CSV files made by python -m {SUITE.name}.analysis.collect"
     parser.add_argument("results", nargs="+", type=Path, help=made_by)
-    made_anew = "folder to write to, made if needed; what it holds of this command is made anew (beside the first CSV)"
+    made_anew = "folder to write to, made if needed; what it holds of this command is made again (beside the first CSV)"
     parser.add_argument("--out", type=Path, help=made_anew)
     seeds = "seeds that choose the learning rate, the smallest ones (1)"
     parser.add_argument("--tuning_seeds", type=int, default=1, choices=range(1, 1000), metavar="INT", help=seeds)

@@ -1,7 +1,7 @@
 """A typed model of the settings -> the command line, its help, and the checks.
 
 A suite declares each setting once: a group of settings is a pydantic model, a setting is a field with its type, its
-bounds and ``option(default, help, ...)``. What is wrong with a value is said in pydantic's words, in one sentence.
+bounds and ``option(default, help, ...)``. An error about a value is one sentence, in pydantic's words.
 This file is the same, byte for byte, in every suite.
 """
 

@@ -52,14 +52,14 @@ def read_line(line: str) -> dict[str, Any]:
     """The flattened configuration that a command line asks for.
 
     Raises:
-        ExperimentError: it is no command of this suite, or a wrong one.
+        ExperimentError: it is not a command of this suite, or a wrong one.
     """
     try:
         config = configuration(shlex.split(line))
     except ValueError as error:
-        raise ExperimentError(f"the line {line!r} is no command ({error}): check its quotes") from error
+        raise ExperimentError(f"the line {line!r} is not a command ({error}): check its quotes") from error
     if config is None:
-        raise ExperimentError(f"the line {line!r} is no run of {SUITE}: pipe in what bash {SUITE}/sweeps/... prints")
+        raise ExperimentError(f"the line {line!r} is not a run of {SUITE}: pipe in what bash {SUITE}/sweeps/... prints")
     return flatten(config)
 
 

@@ -33,7 +33,7 @@ def written(path: Path, *, binary: bool = False) -> Iterator[Any]:
     partial = path.with_name(f"{path.name}.partial")
     try:
         if path.exists() and not path.is_file():
-            raise ExperimentError(f"cannot write {path} (it is there, and is no file): choose another name")
+            raise ExperimentError(f"cannot write {path} (it exists, and is not a file): choose another name")
         with partial.open("wb") if binary else partial.open("w", encoding=ENCODING, errors=ERRORS, newline="") as file:
             yield file
             file.flush()
@@ -99,7 +99,7 @@ def read_rows(
     """
     lines = _lines(path)
     if not lines:
-        raise ExperimentError(f"{path} is empty or no CSV: make it anew")
+        raise ExperimentError(f"{path} is empty or not a CSV: make it again")
     (_, names), *rows = lines
     separator = next((what for sign, what in SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
     if separator:
@@ -115,7 +115,9 @@ def read_rows(
             raise ExperimentError(f"{path}, line {line} has {len(cells)} cells, not {len(names)}: correct the line")
         for name, cell in zip(names, cells, strict=True):
             if name in numeric and cell and not _is_number(cell):
-                raise ExperimentError(f"{path}, line {line} has text in the column {name}: {cell[:40]!r} is no number")
+                raise ExperimentError(
+                    f"{path}, line {line} has text in the column {name}: {cell[:40]!r} is not a number"
+                )
     return names, [dict(zip(names, cells, strict=True)) for _, cells in rows]
 
 
@@ -134,7 +136,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except OSError as error:
         raise ExperimentError(f"cannot read {path} ({reason(error)}): name another file") from error
     except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path} is empty or no CSV: it is no text in UTF-8") from error
+        raise ExperimentError(f"{path} is empty or not a CSV: it is not text in UTF-8, make it again") from error
     lines, line = [], 1
     try:
         for cells in reader:
@@ -143,5 +145,5 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
             lines += [(line, cells)] if cells else []
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ExperimentError(f"{path}, line {line} has a stray quote or is no CSV ({error}): correct it") from error
+        raise ExperimentError(f"{path}, line {line} has a stray quote or is not a CSV ({error}): correct it") from error
     return lines

@@ -91,7 +91,7 @@ def _config_of(run_dir: Path) -> ConfigDict:
     except (OSError, ValueError, TypeError) as error:
         raise ExperimentError(f"{run_dir} is not a run folder: it needs config.json and checkpoint.pt") from error
     if "env" not in config:
-        raise ExperimentError(f"{run_dir} is no run of the hypergrid: name one")
+        raise ExperimentError(f"{run_dir} is not a run of the hypergrid: name one")
     return config
 
 

@@ -118,7 +118,7 @@ def read_origin(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return config, moved | {name: str(meta[name] or "") for name in PROVENANCE}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ExperimentError(
-            f"{run} has no readable config.json and meta.json with a results_version: leave it out, or run it anew"
+            f"{run} has no readable config.json and meta.json with a results_version: leave it out, or run it again"
         ) from error
 
 
@@ -129,7 +129,7 @@ def read_thinned(run: Path) -> pd.DataFrame:
     """
     rows = read_cells(run / "metrics.csv", list, torn=True)
     if "step" not in rows:
-        raise ExperimentError(f"{run / 'metrics.csv'} lacks the column step: leave the run out, or run it anew")
+        raise ExperimentError(f"{run / 'metrics.csv'} lacks the column step: leave the run out, or run it again")
     if rows.empty:
         return rows
     kept = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int)

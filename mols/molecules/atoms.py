@@ -40,7 +40,7 @@ class AtomMolecules:
             ValueError: a state is not finished.
         """
         if not self.environment.forward_mask(states).stop.all():
-            raise ValueError("a state that cannot stop is no molecule")
+            raise ValueError("a state that cannot stop is not a molecule")
         return [self._molecule(*row) for row in zip(*(tensor.tolist() for tensor in states), strict=True)]
 
     def to_smiles(self, states: Graphs) -> list[str | None]:

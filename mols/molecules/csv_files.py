@@ -72,7 +72,7 @@ def require_writable(out: Path) -> None:
     try:
         _require_new(out)
         if not out.parent.is_dir():
-            raise ExperimentError(f"{out.parent} is no folder: make it, or choose another --out")
+            raise ExperimentError(f"{out.parent} is not a folder: make it, or choose another --out")
         if not os.access(out.parent, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

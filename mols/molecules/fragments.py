@@ -67,7 +67,7 @@ class FragmentMolecules:
             ValueError: a state is not finished.
         """
         if not self.environment.forward_mask(states).stop.all():
-            raise ValueError("a state that cannot stop is no molecule")
+            raise ValueError("a state that cannot stop is not a molecule")
         return [
             self._molecule(*rows) for rows in zip(states.fragment.tolist(), states.attachment.tolist(), strict=True)
         ]

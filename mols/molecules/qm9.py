@@ -59,7 +59,7 @@ def read_qm9() -> Qm9:
         formulae = [list(map(int, row[1].strip("[]").split(","))) for row in rows]  # hydrogen first
         energies = np.array([[float(text) for text in row[2:]] for row in rows]).reshape(-1, 3)
     except (ExperimentError, ValueError) as error:
-        raise ExperimentError(f"cannot read {PACKAGE} in {folder} ({error}): install {PACKAGE} 1.0.3 anew") from error
+        raise ExperimentError(f"cannot read {PACKAGE} in {folder} ({error}): install {PACKAGE} 1.0.3 again") from error
     if len(rows) != N_MOLECULES:
         raise ExperimentError(f"{folder} has {len(rows)} molecules, not {N_MOLECULES}: install {PACKAGE} 1.0.3")
     return Qm9([smiles for smiles, *_ in rows], np.array([sum(counts[1:]) for counts in formulae]), *energies.T)
@@ -94,7 +94,9 @@ def read_test_set(path: Path = TEST_SET) -> tuple[list[str], np.ndarray]:
         if not rows:
             raise ValueError("no molecules")
     except (ExperimentError, ValueError) as error:
-        raise ExperimentError(f"{path} is not the QM9 test set ({error}): fetch it from the repository anew") from error
+        raise ExperimentError(
+            f"{path} is not the QM9 test set ({error}): fetch it from the repository again"
+        ) from error
     return [smiles for smiles, _ in rows], np.array([gap for _, gap in rows])
 
 

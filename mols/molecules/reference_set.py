@@ -1,4 +1,4 @@
-"""What the reward correlation is computed on: the published test set, or a generated one where it is not at hand."""
+"""What the reward correlation is computed on: the published test set, or a generated one where it is not available."""
 
 import hashlib
 from pathlib import Path

@@ -66,13 +66,13 @@ def _read_list(path: Path) -> list[Any]:
 def _structure(molecule: Any, number: int, elements: Sequence[int]) -> tuple[str, Structure]:
     """A molecule of the file; errors begin with its number."""
     if not isinstance(molecule, dict):
-        raise ExperimentError(f"molecule {number} is no object: give it the fields {', '.join(FIELDS)}")
+        raise ExperimentError(f"molecule {number} is not an object: give it the fields {', '.join(FIELDS)}")
     missing = [name for name in FIELDS if name not in molecule]
     if missing:
         raise ExperimentError(f"molecule {number} has no {' and no '.join(missing)}: add it")
     smiles = molecule["smiles"]
     if not isinstance(smiles, str) or not smiles.isprintable():
-        raise ExperimentError(f"molecule {number}: its smiles is no text of one line: write it in quotes")
+        raise ExperimentError(f"molecule {number}: its smiles is not text of one line: write it in quotes")
     structure = Structure(
         _array(molecule["atomic_numbers"], "iu", ()),
         _array(molecule["positions"], "iuf", (3,)),

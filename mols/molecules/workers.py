@@ -42,7 +42,7 @@ class WorkerMap(Generic[Item, Result]):
         try:
             return list(self._pool.map(self.function, items, chunksize=ceil(len(items) / self.workers) or 1))
         except BrokenProcessPool as error:
-            raise ExperimentError("a worker process died, perhaps for want of memory: use fewer --workers") from error
+            raise ExperimentError("a worker process died, perhaps for lack of memory: use fewer --workers") from error
 
     def close(self) -> None:
         """End the workers; the next call would start others."""

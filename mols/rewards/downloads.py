@@ -73,14 +73,15 @@ def find(name: str, data_dir: str | Path | None = None) -> Path:
         data_dir: the only folder to look in; None or empty: GFLOWNET_TLM_DATA or the cache, and a download.
 
     Raises:
-        Unavailable: the file cannot be had, and no folder was named that ought to have it.
+        Unavailable: the file is not available, and no folder was named that should have it.
         ExperimentError: a folder is not there, or lacks the file, or the file is another one.
     """
     file, folder = FILES[name], Path(data_dir).absolute() if data_dir else cache_folder()
     path = folder / name
     try:
-        if data_dir and not folder.is_dir():
-            raise ExperimentError(f"--data_dir is {str(data_dir)!r}, which is no folder: name one, or leave it out")
+        for origin, named in (("--data_dir", data_dir), (VARIABLE, os.environ.get(VARIABLE))):
+            if named and not Path(named).is_dir():
+                raise ExperimentError(f"{origin} is {str(named)!r}, which is not a folder: name one, or leave it out")
         if not path.is_file():
             missing = Unavailable(f"{name} is not in {folder}", f"put it there{_or(file.instead)}")
             if data_dir:

@@ -31,13 +31,13 @@ def load_weights(network: nn.Module, path: Path, sha256: str | None, name: str) 
     if sha256 not in (None, found):
         raise ExperimentError(
             f"{path} is damaged or another file (its sha256 is {found[:12]}..., not {sha256[:12]}...): "
-            "fetch it from the repository anew"
+            "fetch it from the repository again"
         )
     try:
         network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     # What torch raises for bytes that are no file of its own depends on the bytes.
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ExperimentError(f"{path} does not hold the {name} network's weights: train them anew") from error
+        raise ExperimentError(f"{path} does not hold the {name} network's weights: train them again") from error
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-        raise ExperimentError(f"{path} holds weights that are not finite: train them anew")
+        raise ExperimentError(f"{path} holds weights that are not finite: train them again")
     network.requires_grad_(False).eval()

@@ -11,5 +11,5 @@
 # half and twice. Pessimistic starts at a random P_B and samples from the online model, as the authors ran it.
 set -euo pipefail
 task=seh_frag
-options=" --proxy original --test_set original"  # a machine without the published files shall say so, not take others
+options=" --proxy original --test_set original"  # a machine without the published files must say so, not take others
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Prints the runs of figure 3, the reward correlation at each learning rate: they are those of seh_figure2.sh, which see.
+# Prints the runs of figure 3, the reward correlation at each learning rate: the same as those of seh_figure2.sh.
 set -euo pipefail
 exec bash "$(dirname "${BASH_SOURCE[0]}")/seh_figure2.sh"

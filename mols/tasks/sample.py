@@ -75,8 +75,8 @@ def write_samples(arguments: argparse.Namespace) -> None:
     """Sample a run and write the CSV and the picture.
 
     Raises:
-        ExperimentError: an argument makes no sense, the folder is no run with a checkpoint, or something cannot be read
-            or written.
+        ExperimentError: an argument makes no sense, the folder is not a run with a checkpoint, or something cannot be
+            read or written.
     """
     if min(arguments.n, arguments.seed, arguments.rounds + 1) < 1:
         raise ExperimentError("--n and --seed start at 1 and --rounds at 0: choose others")
@@ -127,16 +127,16 @@ def read_config(run: Path) -> ConfigDict:
         ExperimentError: the folder is not such a run.
     """
     if not run.is_dir():
-        raise ExperimentError(f"{run} is no folder: name a run folder, as training prints it at its end")
+        raise ExperimentError(f"{run} is not a folder: name a run folder, as training prints it at its end")
     try:
         config = ConfigDict(OF_ENVIRONMENT | json.loads((run / "config.json").read_text(encoding="utf-8")))
         environment = config.get("environment")
     except OSError as error:
-        raise ExperimentError(f"{run} is no run folder (no config.json): name one that training has made") from error
+        raise ExperimentError(f"{run} is not a run folder (no config.json): name one that training has made") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ExperimentError(f"{run}/config.json is damaged: name another run") from error
     if environment not in TASKS:
-        raise ExperimentError(f"{run} is no run of {' or '.join(TASKS)}: name one of this suite")
+        raise ExperimentError(f"{run} is not a run of {' or '.join(TASKS)}: name one of this suite")
     config.kernels = settings.AUTO  # which gives the same, and older runs do not have
     needed = applicable(TASKS[environment].Settings(), config.get("algo"))
     if missing := [name for name in needed if name not in (*settings.OWN_REWARD_OPTIONS, *config)]:

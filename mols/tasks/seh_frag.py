@@ -22,7 +22,7 @@ class RewardSettings(settings.RewardSettings):
     """Reward"""
 
     proxy: Literal[AUTO, "original", "surrogate"] = option(
-        AUTO, "network that r comes from: the published one, this package's own, or the first of them at hand"
+        AUTO, "network that r comes from: the published one, this package's own, or the first of them that is available"
     )
     data_dir: Text = option("", "folder of its weights; empty: GFLOWNET_TLM_DATA, the cache, a download", free=True)
 
@@ -37,7 +37,7 @@ class EvaluationSettings(settings.EvaluationSettings):
     """Evaluation"""
 
     test_set: Literal[AUTO, "original", "generated"] = option(
-        AUTO, "published molecules, random ones, or the first of them at hand"
+        AUTO, "published molecules, random ones, or the first of them that is available"
     )
 
 
@@ -58,7 +58,7 @@ class Settings(
 
 
 def resolve(config: ConfigDict) -> None:
-    """Replace auto: the published file if it can be had, else what this package has, with a warning.
+    """Replace auto: the published file if it is available, else what this package has, with a warning.
 
     Raises:
         ExperimentError: a folder that was named is not there, or lacks the file, or a file is damaged.
@@ -74,7 +74,7 @@ def resolve(config: ConfigDict) -> None:
 
 
 def _at_hand(option: str, file: str, published: str, otherwise: str, config: ConfigDict) -> str:
-    """The value of an option: ``published`` where its file can be had."""
+    """The value of an option: ``published`` where its file is available."""
     from mols.rewards.downloads import Unavailable, find
 
     try:

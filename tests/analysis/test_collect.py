@@ -134,7 +134,7 @@ def test_a_run_without_a_results_version_is_refused(command, tmp_path):
     run = write_run(tmp_path / "a")
     (run / "meta.json").write_text('{"suite": "hypergrid", "code_version": "0123456789ab"}')
     status, said, _ = command(tmp_path / "a")
-    assert status == 2 and "with a results_version: leave it out, or run it anew" in said
+    assert status == 2 and "with a results_version: leave it out, or run it again" in said
 
 
 def test_a_run_that_went_on_elsewhere_says_where(command, tmp_path):
@@ -248,7 +248,7 @@ def test_a_damaged_run_is_named(command, tmp_path):
     run = write_run(tmp_path / "a")
     (run / "meta.json").write_text("{")
     status, said, _ = command(tmp_path / "a")
-    missing = "has no readable config.json and meta.json with a results_version: leave it out, or run it anew"
+    missing = "has no readable config.json and meta.json with a results_version: leave it out, or run it again"
     assert status == 2 and said == f"error: {run} {missing}\n"
 
 
@@ -257,7 +257,7 @@ def test_what_is_no_collected_csv_is_not_overwritten(command, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "all.csv").write_text("name,price\nbread,2\n")
     status, said, rows = command(tmp_path / "a")
-    assert status == 2 and "all.csv is no collected CSV: name another --out" in said
+    assert status == 2 and "all.csv is not a collected CSV: name another --out" in said
     assert rows == [{"name": "bread", "price": "2"}]
 
 

@@ -71,8 +71,8 @@ def spoilt(path, old, new):
     "spoil,message",
     [
         (lambda path: path.unlink(), "there is no file .*: make it by python -m hypergrid.analysis.collect"),
-        (lambda path: path.write_text(""), "is empty or no CSV"),
-        (lambda path: path.write_bytes(b"\x89PNG\xff\xfe"), "is empty or no CSV"),
+        (lambda path: path.write_text(""), "is empty or not a CSV"),
+        (lambda path: path.write_bytes(b"\x89PNG\xff\xfe"), "is empty or not a CSV"),
         (lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "has no rows"),
         (lambda path: spoilt(path, "seed", "sead"), "lacks the column seed"),
         (lambda path: spoilt(path, "hypergrid", "bitseq"), "is of the suite bitseq: use that suite's command"),

@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, small_d
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
     for path in (tmp_path, Path(os.devnull)):
-        assert f"cannot write {path} (it is there, and is no file)" in refusal(write_text, path, "x")
+        assert f"cannot write {path} (it exists, and is not a file)" in refusal(write_text, path, "x")
     assert not Path(os.devnull).is_file() and not Path(f"{os.devnull}.partial").exists()
 
 
@@ -77,24 +77,24 @@ RIGHT = {
     "quoted cells": b'"step","loss",exact\n"1","0.5",""\n2,-1e-06,3.\n',
 }
 WRONG = {
-    "is empty or no CSV: make it anew": b"",
-    "is no text in UTF-8": b"\x89PNG\xff",
+    "is empty or not a CSV: make it again": b"",
+    "is not text in UTF-8": b"\x89PNG\xff",
     "semicolons between its cells": HEAD.replace(b",", b";"),
     "tabs between its cells": HEAD.replace(b",", b"\t"),
     "the column loss more than once": b"step,loss,loss\n1,2,3\n",
     "a column without a name": b"step,loss,\n1,2,\n",
     "line 3 has 2 cells, not 3": HEAD + b"1,0.5,\n2,0.5\n3,0.5,\n",
     "line 2 has 4 cells, not 3": HEAD + b"1,0,5,\n",
-    "line 3 has text in the column loss: 'x' is no number": HEAD + b"\n1,x,\n",
-    "column loss: 'nan' is no number": HEAD + b"1,nan,\n",
-    "column loss: '1_0' is no number": HEAD + b"1,1_0,\n",
-    "column loss: '1e999' is no number": HEAD + b"1,1e999,\n",
+    "line 3 has text in the column loss: 'x' is not a number": HEAD + b"\n1,x,\n",
+    "column loss: 'nan' is not a number": HEAD + b"1,nan,\n",
+    "column loss: '1_0' is not a number": HEAD + b"1,1_0,\n",
+    "column loss: '1e999' is not a number": HEAD + b"1,1e999,\n",
     "line 4 has a stray quote": HEAD + b'1,0.5,\n\n2,"0.5,\n3,0.5,\n4,"0.5,\n',  # closed by the next stray one
     "line 2 has a stray quote": HEAD + b'1,"0.5,\n3,0.5,\n',
     "line 2 has a stray quote or space": HEAD + b'1,0.5",\n',
     "line 3 has a stray quote or space": HEAD + b"1,0.5,\n   \n",
     "line 1 has a stray quote or space": b"step, loss\n1,2\n",
-    "line 2 has a stray quote or is no CSV": HEAD + b'1,"0.5"7,\n',
+    "line 2 has a stray quote or is not a CSV": HEAD + b'1,"0.5"7,\n',
 }
 
 
@@ -157,7 +157,7 @@ def test_every_reader_of_collected_files_takes_and_refuses_the_same(tmp_path, ca
     for name in ("figures", "claims"):  # a metric that is text
         path.write_text(text.replace("2e-06", "high"))
         assert readers[name]() == 2
-        assert "has text in the column l1_dist: 'high' is no number" in capsys.readouterr().err
+        assert "has text in the column l1_dist: 'high' is not a number" in capsys.readouterr().err
 
 
 # Commands

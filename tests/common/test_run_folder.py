@@ -456,7 +456,7 @@ DAMAGED = [  # what it is replaced by, where, and what is said
     ("step", "epoch", "other columns"),
     ("step,", "", "line 2 has 8 cells, not 7"),
     ("step", "loss", "has the column loss more than once"),
-    ("\n2,", "\nx,", "line 3 has text in the column step: 'x' is no number"),
+    ("\n2,", "\nx,", "line 3 has text in the column step: 'x' is not a number"),
     ("\n2,", '\n"2,', "line 3 has a stray quote"),
     (None, "", "is empty"),
 ]

@@ -71,7 +71,7 @@ def test_what_is_no_run_has_no_estimators(tmp_path):
         with pytest.raises(ExperimentError, match=r"config\.json and checkpoint\.pt"):
             load(tmp_path)
     (tmp_path / "config.json").write_text('{"n": 8}')
-    with pytest.raises(ExperimentError, match="is no run of the hypergrid"):
+    with pytest.raises(ExperimentError, match="is not a run of the hypergrid"):
         hypergrid.load_environment(tmp_path)
 
 

@@ -120,7 +120,7 @@ def test_the_parts_of_an_iteration_by_a_clock_that_the_test_moves(reward_agent, 
 
 def test_the_benchmark_says_what_is_missing(tmp_path, capsys):
     assert benchmark.main(["--rounds", "1", "--objectives", "tb", "--data_dir", str(tmp_path / "none")]) == 2
-    assert "which is no folder" in capsys.readouterr().err
+    assert "which is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--rounds", "--iterations"])

@@ -83,7 +83,7 @@ def test_the_small_runs_are_every_approach_on_one_thread(name, task):
     assert [cell(config) for config in runs] == [
         (seed, task, 0.001, objective, approach)
         for seed in (1, 2)
-        for objective in ("tb", "dqn")
+        for objective in OBJECTIVES
         for approach in ("uniform", "naive", "maxent", "tlm", "pessimistic")
     ]
     assert {(run["n"], run["width"], run["n_layers"], run["threads"]) for run in runs} == {(1000, 64, 2, 1)}

@@ -34,7 +34,7 @@ def test_it_is_its_twins(n_inputs, n_outputs, shape, coefficient):
 def test_outputs_may_be_far_apart(scale):
     layer, inputs = layer_and_inputs(16, 8, (40,), scale)
     found, outputs = linear_logsumexp(layer, inputs, 1.0), layer(inputs).detach()
-    assert outputs.abs().max() > 100  # its exponential is no number of single precision
+    assert outputs.abs().max() > 100  # its exponential is not a number of single precision
     torch.testing.assert_close(found, outputs.logsumexp(-1), rtol=1e-5, atol=1e-5)
 
 

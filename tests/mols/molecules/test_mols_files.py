@@ -117,7 +117,7 @@ def test_a_table_is_written_in_any_locale_and_read_again(tmp_path):
 def test_a_smiles_that_is_no_line_of_text_is_refused(text, tmp_path):
     water = {"smiles": text, "atomic_numbers": [8], "positions": [[0, 0, 0]], "bonds": []}
     (tmp_path / "in.json").write_text(json.dumps({"molecules": [water]}))
-    with pytest.raises(ExperimentError, match="molecule 1: its smiles is no text of one line"):
+    with pytest.raises(ExperimentError, match="molecule 1: its smiles is not text of one line"):
         read_structures(tmp_path / "in.json", ELEMENTS)
 
 

@@ -87,7 +87,9 @@ def test_all_missing_fields_are_named(tmp_path):
         read_structures(write(tmp_path / "a.json", {"smiles": "O"}), ELEMENTS)
 
 
-@pytest.mark.parametrize(("molecule", "message"), [(3, "is no object"), (WATER | {"smiles": 5}, "smiles is no text")])
+@pytest.mark.parametrize(
+    ("molecule", "message"), [(3, "is not an object"), (WATER | {"smiles": 5}, "smiles is not text")]
+)
 def test_a_molecule_that_is_none_is_said(tmp_path, molecule, message):
     with pytest.raises(ExperimentError, match=f"molecule 3.* {message}"):
         read_structures(write(tmp_path / "a.json", WATER, WATER, molecule), ELEMENTS)

@@ -106,11 +106,13 @@ def test_the_named_folder_must_have_the_file(places, site):
     assert site.n_requests == 0
 
 
-def test_a_folder_that_is_not_there_is_refused(places):
+def test_a_folder_that_is_not_there_is_refused(places, monkeypatch):
     put(places["cache"])
     assert message_of(find, "weights.bin", "nowhere") == (
-        "--data_dir is 'nowhere', which is no folder: name one, or leave it out"
+        "--data_dir is 'nowhere', which is not a folder: name one, or leave it out"
     )
+    monkeypatch.setenv("GFLOWNET_TLM_DATA", "nowhere")
+    assert message_of(find, "weights.bin").startswith("GFLOWNET_TLM_DATA is 'nowhere', which is not a folder")
 
 
 def test_a_folder_that_cannot_be_looked_at_is_said(places):

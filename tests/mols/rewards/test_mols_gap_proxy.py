@@ -294,11 +294,11 @@ def test_weights_of_another_network_are_refused(tmp_path):
         state | {"mean": Evil()},
     ):
         torch.save(other, path)
-        with pytest.raises(ExperimentError, match="does not hold the gap network's weights: train them anew"):
+        with pytest.raises(ExperimentError, match="does not hold the gap network's weights: train them again"):
             GapProxy.load(path, None)
     for content in (b"", b"no weights", WEIGHTS.read_bytes()[:1000]):
         path.write_bytes(content)
-        with pytest.raises(ExperimentError, match="does not hold the gap network's weights: train them anew"):
+        with pytest.raises(ExperimentError, match="does not hold the gap network's weights: train them again"):
             GapProxy.load(path, None)
     torch.save(state | {"mean": torch.tensor([0.0, math.nan])}, path)
     with pytest.raises(ExperimentError, match="not finite"):

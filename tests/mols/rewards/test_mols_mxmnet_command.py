@@ -120,7 +120,7 @@ def test_bad_weights_get_one_sentence(given, tmp_path, capsys, network):
 
 
 def test_an_output_that_cannot_be_written_is_said(given, tmp_path, capsys):
-    require_refused([*given[:-1], str(tmp_path / "none" / "raw.csv")], capsys, "none is no folder: make it")
+    require_refused([*given[:-1], str(tmp_path / "none" / "raw.csv")], capsys, "none is not a folder: make it")
     (tmp_path / "raw.csv").write_text("precious")
     assert main(given) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'raw.csv'} exists: delete it, or choose another name\n"

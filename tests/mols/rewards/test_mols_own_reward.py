@@ -369,7 +369,7 @@ def score(smiles):
 
 
 def test_a_function_that_fails_stops_the_run_and_keeps_its_checkpoint(module, tmp_path, capsys):
-    """Then it goes on with a function that was mended, if one says so."""
+    """Then it goes on with a corrected function, if one says so."""
     module(FAILS)
     argv = small(tmp_path, "--n=6", "--checkpoint_every=2", "--corr_every=0")
     assert seh_frag.main(argv) == 2

@@ -138,5 +138,5 @@ def test_the_published_reward():
 
 
 def test_a_data_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(ExperimentError, match="which is no folder"):
+    with pytest.raises(ExperimentError, match="which is not a folder"):
         SehReward.load(tmp_path / "none")

@@ -241,14 +241,14 @@ def test_an_output_that_appears_meanwhile_is_left_as_it_is(run, tmp_path, monkey
 
 
 def test_an_output_that_cannot_be_written_is_said(run, tmp_path):
-    assert f"{tmp_path / 'none'} is no folder: make it" in run("smiles\nCCO\n", out="none/raw.csv")[2]
+    assert f"{tmp_path / 'none'} is not a folder: make it" in run("smiles\nCCO\n", out="none/raw.csv")[2]
     assert "cannot write" in run("smiles\nCCO\n", out="x" * 300)[2]
 
 
 def test_a_data_folder_that_is_not_there_is_said(tmp_path, capsys):
     (tmp_path / "in.csv").write_text("smiles\nCCO\n")
     status = main([str(tmp_path / "in.csv"), "--out", str(tmp_path / "raw.csv"), "--data_dir", str(tmp_path / "none")])
-    assert status == 2 and "which is no folder: name one" in capsys.readouterr().err
+    assert status == 2 and "which is not a folder: name one" in capsys.readouterr().err
     assert not (tmp_path / "raw.csv").exists()
 
 

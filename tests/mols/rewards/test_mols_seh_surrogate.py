@@ -103,7 +103,7 @@ def test_the_committed_weights_are_small_and_known(tmp_path):
     surrogate = SehSurrogate.load()
     assert not any(parameter.requires_grad for parameter in surrogate.network.parameters())
     (tmp_path / "other.pt").write_bytes(WEIGHTS.read_bytes()[:-1] + b"x")
-    with pytest.raises(ExperimentError, match=r"another file .* fetch it from the repository anew"):
+    with pytest.raises(ExperimentError, match=r"another file .* fetch it from the repository again"):
         SehSurrogate.load(tmp_path / "other.pt")
     with pytest.raises(ExperimentError, match="does not hold the surrogate network's weights"):
         (tmp_path / "other.pt").write_bytes(b"nothing")

@@ -154,16 +154,17 @@ def put(folder, name, content):
 
 
 def test_without_a_network_it_says_where_to_put_the_weights(no_data, tmp_path, capsys):
-    message = f"put {WEIGHTS_FILE} into {no_data}, or into a folder that --data_dir or GFLOWNET_TLM_DATA names"
-    refused(command("tb", tmp_path / "runs", "--proxy", "original"), message, tmp_path, capsys)
+    argv = command("tb", tmp_path / "runs", "--proxy", "original")
+    refused(argv, f" into {no_data} (", tmp_path, capsys)
+    refused(argv, f"put {WEIGHTS_FILE} there, or into a folder that --data_dir names", tmp_path, capsys)
 
 
 def test_a_data_folder_that_is_not_there(no_data, tmp_path, monkeypatch, capsys):
     missing = str(tmp_path / "none")
     argv = command("tb", tmp_path / "runs")
-    refused([*argv, "--data_dir", missing], f"--data_dir is {missing!r}, which is no folder", tmp_path, capsys)
+    refused([*argv, "--data_dir", missing], f"--data_dir is {missing!r}, which is not a folder", tmp_path, capsys)
     monkeypatch.setenv("GFLOWNET_TLM_DATA", missing)
-    refused(argv, f"GFLOWNET_TLM_DATA is {missing!r}, which is no folder", tmp_path, capsys)
+    refused(argv, f"GFLOWNET_TLM_DATA is {missing!r}, which is not a folder", tmp_path, capsys)
 
 
 def test_a_data_folder_without_the_weights(no_data, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Molecules from a run: the CSV by hand, the picture, and every folder that is no run."""
+"""Molecules from a run: the CSV by hand, the picture, and every folder that is not a run."""
 
 import csv
 import importlib
@@ -195,10 +195,10 @@ def spoil(run, how):
 
 
 CASES = {
-    "missing": "is no folder: name a run folder",
-    "a file": "is no folder: name a run folder",
-    "no config": "is no run folder (no config.json)",
-    "hypergrid": "is no run of seh_frag or qm9: name one of this suite",
+    "missing": "is not a folder: name a run folder",
+    "a file": "is not a folder: name a run folder",
+    "no config": "is not a run folder (no config.json)",
+    "hypergrid": "is not a run of seh_frag or qm9: name one of this suite",
     "no json": "config.json is damaged",
     "a list": "config.json is damaged",
     "no checkpoint": "has no checkpoint yet: train longer",
@@ -236,7 +236,7 @@ def test_a_picture_has_another_name_than_the_csv(runs, take):
 
 def test_an_output_folder_that_is_not_there(runs, take):
     status, _, err, _ = take(runs["seh_frag"], out="none/m.csv")
-    assert status == 2 and "is no folder: make it" in err
+    assert status == 2 and "is not a folder: make it" in err
 
 
 def test_a_changed_reward_is_said(tmp_path, monkeypatch, take):
