@@ -28,11 +28,12 @@ class Suite:
     name: str
     program: tuple[str, ...]  # as a process
     entry: str  # the module of its main
-    small: dict
+    small: str  # options of every run
     objectives: tuple[str, ...] = OBJECTIVES
-    replay: dict = field(default_factory=dict)
+    replay: str = ""  # and of those that learn from replay
     names: dict[str, str | None] = field(default_factory=dict)
     objective: tuple[str, ...] = ("--objective={}",)
+    per_step: int = 1  # what a step adds to the length that the command line names
 
     def __repr__(self) -> str:
         return self.name
@@ -53,9 +54,9 @@ class Suite:
     def argv(self, objective: str, folder: Path | str, **options) -> list[str]:
         """The arguments of ``main`` for a run of four steps, rows at 2 and 4, unless ``options`` say otherwise."""
         usual = {"output_dir": folder, "backward_approach": "tlm", "num_iterations": 4, "validate_every": 2}
-        given = usual | self.small | (self.replay if "dqn" in objective else {}) | options
-        if self.name == "hypergrid":
-            given["num_iterations"] *= self.small["general.n_envs"]  # its length is in trajectories
+        small = f"{self.small} {self.replay if 'dqn' in objective else ''}".split()
+        given = usual | dict(word.split("=") for word in small) | options
+        given["num_iterations"] *= self.per_step
         named = {self.names.get(name, name): value for name, value in given.items()}
         words = [f"--{name}={value}" for name, value in named.items() if name]
         return [word.format(objective) for word in self.objective] + words
@@ -75,20 +76,14 @@ class Suite:
         return subprocess.Popen([sys.executable, *self.words(argv)], cwd=ROOT, env=env, **how)
 
 
+OF_GENERAL = ("output_dir", "if_exists", "seed", "device", "threads", "kernels", "tensorboard")
 SUITES = (
     Suite(
         "hypergrid",
         ("hypergrid/run_hypergrid_exp.py",),
         "run_hypergrid_exp",
-        {
-            "env.ndim": 2,
-            "env.height": 4,
-            "general.n_envs": 8,
-            "general.validation_samples": 50,
-            "algo.hidden_width": 16,
-            "device": "cpu",
-        },
-        replay={"algo.start_learning": 3, "algo.replay_batch_size": 8, "algo.replay_capacity": 64},
+        "env.ndim=2 env.height=4 general.n_envs=8 general.validation_samples=50 algo.hidden_width=16 device=cpu",
+        replay="algo.start_learning=3 algo.replay_batch_size=8 algo.replay_capacity=64",
         names={
             "num_iterations": "general.n_trajectories",
             "validate_every": "general.validation_interval",
@@ -98,49 +93,26 @@ SUITES = (
             "wandb": "general.wandb_project",
             "backward_approach": "algo.backward_approach",
             "learning_rate": "algo.learning_rate",
-        }
-        | {name: f"general.{name}" for name in ("output_dir", "if_exists", "seed", "device", "threads", "tensorboard")}
-        | {"kernels": "general.kernels"},
+            **{name: f"general.{name}" for name in OF_GENERAL},
+        },
         objective=("run", *(word for name, file in FILES.items() for word in (f"--{name}", f"{CONFIGS}/{file}"))),
+        per_step=8,
     ),
     Suite(
         "bitseq",
         ("bitseq/run.py",),
         "run",
-        {
-            "n": 8,
-            "k": 2,
-            "M_size": 5,
-            "mode_threshold": 1,
-            "width": 16,
-            "n_layers": 1,
-            "n_heads": 2,
-            "ff_width": 16,
-            "batch_size": 8,
-            "corr_num_rounds": 1,
-            "device": "cpu",
-        },  # dropout stays on
+        "n=8 k=2 M_size=5 mode_threshold=1 width=16 n_layers=1 n_heads=2 ff_width=16 batch_size=8 corr_num_rounds=1 "
+        "device=cpu",  # dropout stays on
         # A buffer that wraps, and targets that are not the online networks when the checkpoint is written.
-        replay={"start_learning": 3, "replay_batch_size": 8, "replay_capacity": 200, "update_target_every": 3},
+        replay="start_learning=3 replay_batch_size=8 replay_capacity=200 update_target_every=3",
     ),
     Suite(
         "mols",
         ("-m", "mols.tasks.seh_frag"),
         "tasks.seh_frag",
-        {
-            "width": 16,
-            "n_layers": 1,
-            "n_heads": 1,
-            "batch_size": 4,
-            "max_fragments": 2,
-            "rp": 0.5,
-            "proxy": "surrogate",
-            "test_set": "generated",
-            "corr_molecules": 3,
-            "corr_rounds": 1,
-            "device": "cpu",
-            "threads": 1,
-        },
+        "width=16 n_layers=1 n_heads=1 batch_size=4 max_fragments=2 rp=0.5 proxy=surrogate test_set=generated "
+        "corr_molecules=3 corr_rounds=1 device=cpu threads=1",
         objectives=ALGOS,
         names={"num_iterations": "n", "learning_rate": "lr", "exact_every": None},
         objective=("--algo={}",),
