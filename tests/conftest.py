@@ -4,6 +4,32 @@ import resource
 from contextlib import contextmanager
 
 import pytest
+import torch
+from each import ALGOS, OBJECTIVES
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=OBJECTIVES)
+def objective(request) -> str:
+    """Every objective, unless the test names its own."""
+    return request.param
+
+
+@pytest.fixture(params=ALGOS)
+def algo(request) -> str:
+    """Every objective as mols calls it, unless the test names its own."""
+    return request.param
+
+
+@pytest.fixture
+def double():
+    """Double precision as the default, for tests of exact identities."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_seeds_that_chose_the_learning_rate_decide_nothing():
     assert (found.verdict, found.more) == (UNDECIDED, 4)
 
 
-def test_how_many_more_seeds_would_decide(monkeypatch):
+def test_how_many_more_seeds_would_decide():
     assert [compare(NARROW[:n] + 1, NARROW, "better", MODES).more for n in (1, 2, 3, 4)] == [3, 2, 1, None]
     assert compare(NARROW, NARROW, "better", MODES).more is None  # equal: no number of seeds
     ours, theirs = np.array([1.0, 2.0, 4.0, 5.0]), np.array([0.0, 1.5, 2.5, 3.5])

@@ -244,7 +244,7 @@ BAD = [
 
 
 @each("arguments,text,reason", BAD)
-def test_bad_input_is_one_sentence(arguments, text, reason, tmp_path):
+def test_bad_input_is_one_sentence(arguments, text, reason):
     command = [sys.executable, "-m", "hypergrid.analysis.launch", *arguments]
     done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""

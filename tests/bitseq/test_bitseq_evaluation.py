@@ -2,6 +2,7 @@
 
 import math
 
+import bitseq_exact as exact
 import numpy as np
 import pytest
 import torch
@@ -18,9 +19,9 @@ from bitseq.sampling import BELOW_ONE
 class Tables(nn.Module):
     """P_F of a (S, L, V) table and P_B of a (S, L) table, in the place of the networks."""
 
-    def __init__(self, environment, exact, log_pf, log_pb=None):
+    def __init__(self, environment, log_pf, log_pb=None):
         super().__init__()
-        self.environment, self.exact, self.log_pf, self.log_pb = environment, exact, log_pf, log_pb
+        self.environment, self.log_pf, self.log_pb = environment, log_pf, log_pb
 
     def trunk(self, states):
         """(M, 1, 1) features that say nothing."""
@@ -31,21 +32,21 @@ class Tables(nn.Module):
         assert len(hidden) == len(states)
         legal = states == self.environment.empty
         row = (legal.flatten().cumsum(0) - 1).clamp(min=0).view(legal.shape)
-        words = self.log_pf[self.exact.state_index(self.environment, states)][legal]
+        words = self.log_pf[exact.state_index(self.environment, states)][legal]
         return ActionLogits(torch.zeros(legal.shape).masked_fill(~legal, MASKED), words, row)
 
     def log_probs_of(self, states, row, actions, coefficient):
         """log P_F of actions, and features that say nothing."""
         assert coefficient == 1.0
-        index = self.exact.state_index(self.environment, states)[row]
+        index = exact.state_index(self.environment, states)[row]
         return self.log_pf[index].flatten(1).gather(1, actions[:, None]).squeeze(1), torch.zeros(len(states), 1, 1)
 
     def log_probs(self, states, hidden=None):
         """(M, L) of P_B."""
-        return self.log_pb[self.exact.state_index(self.environment, states)]
+        return self.log_pb[exact.state_index(self.environment, states)]
 
 
-def sums_over_trajectories(environment, exact, log_prob_of_transitions, batch):
+def sums_over_trajectories(environment, log_prob_of_transitions, batch):
     """(V^L,) probability of every string: the sum over all trajectories to it, in the order of ``all_states``."""
     probability = exact.sum_by_trajectory(log_prob_of_transitions, batch).exp()
     states, found = all_states(environment), torch.zeros((environment.n_words + 1) ** environment.length)
@@ -54,11 +55,11 @@ def sums_over_trajectories(environment, exact, log_prob_of_transitions, batch):
 
 
 @pytest.mark.parametrize("coefficient", [1.0, 2.0])
-def test_exact_distribution_is_the_sum_over_all_trajectories(tiny, exact, new_policies, coefficient):
+def test_exact_distribution_is_the_sum_over_all_trajectories(tiny, new_policies, coefficient):
     policies, batch = new_policies(tiny, scale=3.0), exact.all_trajectories(tiny)
     with torch.no_grad():
         logits = policies.forward_logits(batch.states, policies.trunk(batch.states)).over(coefficient)
-        expected = sums_over_trajectories(tiny, exact, logits.log_prob(batch.actions), batch)
+        expected = sums_over_trajectories(tiny, logits.log_prob(batch.actions), batch)
     found = exact_distribution(policies, tiny, coefficient)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     assert found.sum().item() == pytest.approx(1.0, abs=1e-12)
@@ -66,16 +67,16 @@ def test_exact_distribution_is_the_sum_over_all_trajectories(tiny, exact, new_po
     assert (found - other).abs().sum() > 0.1
 
 
-def test_exact_distribution_of_a_table_and_of_the_exact_policy(tiny, exact):
+def test_exact_distribution_of_a_table_and_of_the_exact_policy(tiny):
     batch, log_pf = exact.all_trajectories(tiny), exact.random_policy(tiny, seed=2)
     taken = log_pf.flatten(1)[exact.state_index(tiny, batch.states), batch.actions]
-    expected = sums_over_trajectories(tiny, exact, taken, batch)
-    torch.testing.assert_close(exact_distribution(Tables(tiny, exact, log_pf), tiny), expected)
+    expected = sums_over_trajectories(tiny, taken, batch)
+    torch.testing.assert_close(exact_distribution(Tables(tiny, log_pf), tiny), expected)
     _, true = true_distribution(tiny)
     assert (expected - true).abs().sum() > 0.1
     for kind in ("uniform", "random"):
         solution = exact.solve(tiny, exact.backward_table(tiny, kind))
-        found = exact_distribution(Tables(tiny, exact, solution.log_pf), tiny)
+        found = exact_distribution(Tables(tiny, solution.log_pf), tiny)
         torch.testing.assert_close(found, true, rtol=1e-10, atol=0)
 
 
@@ -98,7 +99,7 @@ def test_true_distribution_is_the_normalised_reward_of_every_string(tiny):
     assert found.tolist() == pytest.approx([reward / sum(rewards) for reward in rewards])
 
 
-def test_all_states_in_the_order_of_their_digits(tiny, exact):
+def test_all_states_in_the_order_of_their_digits(tiny):
     digits = [[]]
     for _ in range(tiny.length):
         digits = [[*state, token] for state in digits for token in range(tiny.n_words + 1)]
@@ -122,11 +123,11 @@ def test_exact_distances_by_hand():
 
 @each("chunk", [256, 100])
 @each("kind", ["uniform", "random"])
-def test_one_trajectory_of_the_exact_policy_gives_the_exact_probability(tiny, exact, monkeypatch, kind, chunk):
+def test_one_trajectory_of_the_exact_policy_gives_the_exact_probability(tiny, monkeypatch, kind, chunk):
     """P_F(tau) / P_B(tau|x) = R(x) / Z on every trajectory, whichever is drawn."""
     monkeypatch.setattr(evaluation, "CHUNK", chunk)
     solution = exact.solve(tiny, exact.backward_table(tiny, kind))
-    tables, rng = Tables(tiny, exact, solution.log_pf, solution.log_pb), np.random.default_rng(1)
+    tables, rng = Tables(tiny, solution.log_pf, solution.log_pb), np.random.default_rng(1)
     every_string, true = true_distribution(tiny)
     for rounds in (1, 3):
         found = estimated_log_prob(every_string, tables, tables, tiny, rng, rounds=rounds)

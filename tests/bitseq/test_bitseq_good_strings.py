@@ -2,6 +2,7 @@
 
 import copy
 
+import bitseq_exact as exact
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bitseq.sampling import backward_trajectories, joined, taken_log_pb
 BALANCE = ("tb", "db", "subtb")
 
 
-def test_a_backward_trajectory_is_one_of_p_f_to_its_string(tiny, exact):
+def test_a_backward_trajectory_is_one_of_p_f_to_its_string(tiny):
     """And has the probability that P_B gives it, among all trajectories to that string."""
     table = exact.backward_table(tiny, "random")
 

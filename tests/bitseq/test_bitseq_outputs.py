@@ -1,4 +1,4 @@
-"""What is made of runs: the pictures, the tidy CSV, the report's sections, the benchmark's tables."""
+"""What is made of runs: the pictures, and the benchmark's tables."""
 
 import csv
 import json
@@ -15,11 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import bitseq
 from bitseq import benchmark, environment, plots, settings
 from bitseq.agents.table import COLUMNS, make_agent
-from bitseq.analysis import collect, report
 from bitseq.analysis.labels import COLOURS
 from bitseq.common.algorithm import train_step
-from bitseq.common.run_folder import COMMON_COLUMNS, read_metrics
-from bitseq.run import main
+from bitseq.common.run_folder import COMMON_COLUMNS
 
 SUITE = Path(bitseq.__file__).parent
 PANELS = ["modes_found", "mean_log_reward", "reward_correlation", "loss", "pb_deviation", "exact_total_variation"]
@@ -160,101 +158,6 @@ def test_both_pictures_of_a_single_mode(string, draw):
     found = string == environment.mode_strings(8, 1)[0]
     assert modes.axes[0].get_title() == f"{int(found)} of 1 within 1 bits"
     assert list(curves.axes[0].lines[1].get_ydata()) == [1, 1]
-
-
-SMALL = "--n 8 --k 2 --M_size 5 --mode_threshold 1 --width 16 --n_layers 1 --n_heads 2 --ff_width 16 --device cpu"
-SMALL += " --num_iterations 2 --validate_every 1 --corr_num_rounds 1"
-
-
-@pytest.fixture
-def small_run(tmp_path, monkeypatch):
-    """``small_run(objective, approach, option, ...)``: a finished run below ``tmp_path``/runs, without pictures."""
-    monkeypatch.setattr(plots, "draw_run", lambda *_: None)
-
-    def new(objective, approach, *extra):
-        before = set(tmp_path.rglob("config.json"))
-        argv = ["--objective", objective, "--backward_approach", approach, *SMALL.split(), *extra]
-        argv += ["--start_learning", "0", "--replay_batch_size", "8"] if objective in settings.DQN else []
-        assert main([*argv, "--output_dir", str(tmp_path / "runs")]) == 0
-        (config,) = set(tmp_path.rglob("config.json")) - before
-        return config.parent
-
-    return new
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_collect_keeps_what_identifies_a_run(small_run, tmp_path):
-    small_run("tb", "tlm", "--seed", "3", "--lr", "0.002")
-    small_run("munchausen_dqn", "uniform", "--checkpoint_every", "7", "--lr", "0.002")
-    out = tmp_path / "all.csv"
-    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    rows = rows_of(out)
-    identity = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
-    assert {tuple(row[name] for name in identity) for row in rows} == {
-        ("bitseq", "n=8-k=2", "tb", "tlm", "0.002", "3"),
-        ("bitseq", "n=8-k=2", "munchausen_dqn", "uniform", "0.002", "1"),
-    }
-    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *COLUMNS, "results_version", "git_hash"]
-    assert [row["step"] for row in rows] == ["1", "2"] * 2
-
-
-@pytest.mark.parametrize(("name", "value"), [("mode_threshold", "2"), ("backward_learning_rate", "0.01")])
-def test_collect_refuses_runs_that_differ_in_more(name, value, small_run, tmp_path, capsys):
-    small_run("tb", "tlm")
-    small_run("tb", "tlm", f"--{name}", value)
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 2
-    assert f"differ in {name} (" in capsys.readouterr().err
-
-
-def test_collect_takes_every_objective_together(small_run, tmp_path):
-    """SoftDQN and MunchausenDQN differ in m_alpha: it follows from the objective."""
-    for objective in settings.OBJECTIVES:
-        small_run(objective, "tlm")
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 0
-
-
-def test_collect_takes_the_papers_learning_rates_together(small_run, tmp_path):
-    """P_B's learning rate follows P_F's."""
-    for rate in ("0.0005", "0.001", "0.002"):
-        small_run("db", "tlm", "--lr", rate)
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 0
-
-
-def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkeypatch, capsys):
-    run = small_run("db", "tlm")
-    suite = tmp_path / "bitseq"
-    monkeypatch.setattr(report, "SUITE", suite)
-    monkeypatch.setattr(report, "RESULTS", suite / "results")
-    assert report.main([]) == 2
-    assert "error: there is no " in capsys.readouterr().err
-    assert collect.main([str(run), "--out", str(report.RESULTS / "evidence.csv")]) == 0
-    pages = [suite / "README.md", tmp_path / "README.md"]
-    for page in pages:
-        page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.main(["--check"]) == 2
-    assert (
-        "stale results in bitseq/README.md, README.md: run python -m bitseq.analysis.report" in capsys.readouterr().err
-    )
-    assert report.main([]) == 0
-    assert report.main(["--check"]) == 0
-    metrics = read_metrics(run)
-    heads, _, values = (line.strip("| ").split(" | ") for line in pages[0].read_text().splitlines()[3:6])
-    shown = dict(zip(heads, values, strict=True))
-    assert (shown["environment"], shown["P_B"], shown["trajectories"]) == ("n=8-k=2", "tlm", "32")
-    assert shown["modes found"] == f"{metrics['modes_found'][-1]:.0f}"
-    assert shown["reward correlation"] == f"{metrics['reward_correlation'][-1]:.3f}"
-    assert shown["same, uniform P_B"] == f"{metrics['reward_correlation_uniform'][-1]:.3f}"
-    assert shown["exact total variation"] == f"{metrics['exact_total_variation'][-1]:.4f}"
-
-
-def test_the_page_has_this_suites_markers_once():
-    page = (SUITE / "README.md").read_text(encoding="utf-8")
-    assert page.count(report.BEGIN) == 1
-    assert f"{report.BEGIN}\n\nnew\n\n{report.END}" in report.replace_section(page, "new")
 
 
 def test_the_operations_of_an_iteration_by_hand():

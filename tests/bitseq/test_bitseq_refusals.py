@@ -5,21 +5,19 @@ import shlex
 import pytest
 import torch
 from each import each
+from suites import refused
 
 from bitseq.common import algorithm
 from bitseq.run import main
 
 
-def refused(argv, message, tmp_path, monkeypatch, capsys):
+def refused_at_once(argv, message, tmp_path, monkeypatch, capsys):
     def started(*_, **__):
         raise AssertionError("training has started")  # not for hours
 
     monkeypatch.setattr(algorithm, "train", started)
     monkeypatch.chdir(tmp_path)
-    assert main(argv) == 2
-    out, error = capsys.readouterr()
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-    assert out == "" and list(tmp_path.iterdir()) == []
+    refused(main, argv, message, tmp_path, capsys)
 
 
 BAD = [
@@ -101,19 +99,19 @@ BAD = [
 
 @each("line,message", BAD)
 def test_bad_values_and_combinations_get_one_sentence(line, message, tmp_path, monkeypatch, capsys):
-    refused(shlex.split(line), message, tmp_path, monkeypatch, capsys)
+    refused_at_once(shlex.split(line), message, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("argv", [["--seed", "1" + 400 * "0"], ["two\nlines"]], ids=["a huge number", "two lines"])
 def test_odd_text_gets_one_sentence_too(argv, tmp_path, monkeypatch, capsys):
-    refused(argv, "", tmp_path, monkeypatch, capsys)
+    refused_at_once(argv, "", tmp_path, monkeypatch, capsys)
 
 
 def test_a_floor_of_the_log_policy_that_is_not_finite_is_refused(tmp_path, monkeypatch, capsys):
     argv = ["--objective", "dqn", "--m_l0=-inf"]
-    refused(argv, "--m_l0 is '-inf'", tmp_path, monkeypatch, capsys)
+    refused_at_once(argv, "--m_l0 is '-inf'", tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_cuda_without_a_gpu_is_refused(tmp_path, monkeypatch, capsys):
-    refused(["--device", "cuda"], "no usable GPU", tmp_path, monkeypatch, capsys)
+    refused_at_once(["--device", "cuda"], "no usable GPU", tmp_path, monkeypatch, capsys)

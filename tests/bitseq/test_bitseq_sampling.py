@@ -1,18 +1,19 @@
 """Trajectories that are complete and distributed as P_F says, and its logits against a dense masked softmax."""
 
+import bitseq_exact as exact
 import numpy as np
 import pytest
 import torch
 from each import each
+from same import chi_square
 from scipy import stats
 
 from bitseq import evaluation
 from bitseq.evaluation import all_states
 from bitseq.policies.logits import MASKED
-from bitseq.sampling import draw, sample_trajectories, taken_log_pb
+from bitseq.sampling import sample_trajectories, taken_log_pb
 
 COEFFICIENTS = (1.0, 1 / 0.5)
-LARGEST_BELOW_ONE = 1 - 2.0**-53
 SIZES = [(8, 2), (8, 4), (8, 8)]  # (n, k); the last has trajectories of one transition
 
 
@@ -22,21 +23,6 @@ def dense_logits(policies, environment, states, coefficient=1.0):
     position, word = policies.forward_head["position"](hidden[:, 0]), policies.forward_head["word"](hidden[:, 1:])
     illegal = (states != environment.empty).unsqueeze(-1)
     return ((position.unsqueeze(-1) + word) / coefficient).masked_fill(illegal, -torch.inf).flatten(1)
-
-
-def chi_square(counts, expected, least=5.0):
-    """(statistic, degrees of freedom) with the cells that expect less than ``least`` taken together."""
-    order = np.argsort(expected)
-    counts, expected = counts[order], expected[order]
-    small = int(np.searchsorted(expected, least))
-    while small < len(expected) and 0 < expected[:small].sum() < least:
-        small += 1
-    if small:
-        counts, expected = (np.concatenate([[of[:small].sum()], of[small:]]) for of in (counts, expected))
-    at_all = expected > 0
-    assert not counts[~at_all].any()
-    statistic = ((counts - expected)[at_all] ** 2 / expected[at_all]).sum()
-    return statistic, int(at_all.sum()) - 1
 
 
 def strings_p_value(batch, policies, environment, coefficient):
@@ -49,7 +35,7 @@ def strings_p_value(batch, policies, environment, coefficient):
     return stats.chi2.sf(*chi_square(counts, len(batch.terminal_states) * exact))
 
 
-def actions_p_value(batch, policies, environment, exact, coefficient=1.0, rand_action_prob=0.0):
+def actions_p_value(batch, policies, environment, coefficient=1.0, rand_action_prob=0.0):
     """Of the chi-square test of the actions taken in each state against the mixture of P_F and uniform ones."""
     states = all_states(environment)
     counts = np.zeros((len(states), environment.n_actions))
@@ -109,15 +95,15 @@ def test_strings_follow_the_exact_distribution(strings, new_policies, n, k, coef
 @each("coefficient", COEFFICIENTS)
 @each("n,k", SIZES)
 def test_actions_of_every_state_follow_the_network_and_the_exploration(
-    strings, new_policies, exact, n, k, coefficient, rand_action_prob
+    strings, new_policies, n, k, coefficient, rand_action_prob
 ):
     environment = strings(n, k)
     policies = new_policies(environment, scale=1.5)
     options = {"coefficient": coefficient, "rand_action_prob": rand_action_prob}
     batch = sample_trajectories(policies, environment, 20_000, np.random.default_rng(9), **options)
-    assert actions_p_value(batch, policies, environment, exact, **options) > 1e-4
+    assert actions_p_value(batch, policies, environment, **options) > 1e-4
     options["rand_action_prob"] = 0.25  # and a wrong share is noticed
-    assert actions_p_value(batch, policies, environment, exact, **options) < 1e-4
+    assert actions_p_value(batch, policies, environment, **options) < 1e-4
 
 
 def test_same_generator_state_gives_the_same_trajectories(strings, new_policies):
@@ -152,40 +138,6 @@ def test_an_action_with_no_probability_is_never_taken(strings, new_policies):
         policies.forward_head["word"].bias.copy_(torch.tensor([-1_000.0, -1_000.0, 0.0, -1_000.0]))
     batch = sample_trajectories(policies, environment, 50, np.random.default_rng(1))
     assert batch.actions.tolist() == [1 * 4 + 2, 2 * 4 + 2, 0 * 4 + 2, 3 * 4 + 2] * 50
-
-
-def test_draw_is_the_first_index_whose_summed_weight_exceeds_the_number():
-    rng = np.random.default_rng(4)
-    weights = rng.random((500, 7)) * (rng.random((500, 7)) < 0.6)
-    weights[weights.sum(1) == 0, 3] = 1.0
-    uniform = rng.random(500)
-    found = draw(torch.from_numpy(weights), torch.from_numpy(uniform)).tolist()
-    for row, number in enumerate(uniform):
-        index, summed = 0, weights[row, 0]
-        while summed <= number * weights[row].sum():
-            index += 1
-            summed += weights[row, index]
-        assert found[row] == index
-        assert weights[row, index] > 0
-
-
-@each("scale", [1e-30, 1.0, 3.0, 1e30])
-@each("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
-def test_an_entry_without_weight_is_never_drawn_at_either_end(weights, scale):
-    weights = torch.tensor(weights, dtype=torch.float64) * scale
-    positive = weights.nonzero().flatten().tolist()
-    lowest, highest = draw(weights.expand(2, -1), torch.tensor([0.0, LARGEST_BELOW_ONE], dtype=torch.float64)).tolist()
-    assert lowest == positive[0]
-    assert highest in positive
-
-
-def test_the_largest_number_draws_the_last_entry_of_many_whatever_the_rounding():
-    rng = np.random.default_rng(5)
-    for length in (2, 15, 256, 1_000):
-        weights = torch.from_numpy(rng.dirichlet(np.ones(length), size=200)).float().double()
-        weights[:, -1] = 0.0  # so that a total that rounding leaves behind would show
-        found = draw(weights, torch.full((200,), LARGEST_BELOW_ONE, dtype=torch.float64))
-        assert (weights.gather(1, found[:, None]) > 0).all()
 
 
 def test_taken_log_pb_is_that_of_the_position_of_the_action():

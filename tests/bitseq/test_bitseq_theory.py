@@ -1,5 +1,6 @@
 """What the paper proves: TLM's minimiser is Bayes' reversal, and the regret of P_F is a divergence."""
 
+import bitseq_exact as exact
 import pytest
 import torch
 from each import each
@@ -10,17 +11,17 @@ from bitseq.evaluation import all_states
 from bitseq.sampling import taken_log_pb
 
 
-def taken_log_pf(environment, exact, log_pf, batch):
+def taken_log_pf(environment, log_pf, batch):
     """(M,) of the (S, L, V) table."""
     return log_pf.flatten(1)[exact.state_index(environment, batch.states), batch.actions]
 
 
-def taken_table(environment, exact, log_pb, batch):
+def taken_table(environment, log_pb, batch):
     """(M,) of the (S, L) table of log P_B, read at the states that the transitions reach."""
     return taken_log_pb(log_pb[exact.state_index(environment, batch.next_states)], batch.actions, environment.n_words)
 
 
-def visit_probabilities(environment, exact, probabilities):
+def visit_probabilities(environment, probabilities):
     """(S,) probability that a trajectory of P_F passes through each state."""
     n_states = len(probabilities)
     visit = torch.zeros(n_states)
@@ -31,10 +32,10 @@ def visit_probabilities(environment, exact, probabilities):
     return visit
 
 
-def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
+def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny):
     batch, states = exact.all_trajectories(tiny), all_states(tiny)
     log_pf = exact.random_policy(tiny, seed=11)
-    probability = exact.sum_by_trajectory(taken_log_pf(tiny, exact, log_pf, batch), batch).exp()
+    probability = exact.sum_by_trajectory(taken_log_pf(tiny, log_pf, batch), batch).exp()
     assert probability.sum().item() == pytest.approx(1.0, abs=1e-12)
     weight = probability[batch.trajectory_index]
     # The loss is linear in log P_B: its expectation is the loss of all transitions with the weight of their trajectory,
@@ -51,7 +52,7 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
         return trajectory_negative_log_likelihood(log_pb(of_logits)[~illegal] * flow[~illegal], n_trajectories=1)
 
     some = torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
-    taken = taken_table(tiny, exact, log_pb(some), batch)
+    taken = taken_table(tiny, log_pb(some), batch)
     whole = trajectory_negative_log_likelihood(taken * weight, n_trajectories=1)
     assert expected_loss(some).item() == pytest.approx(whole.item(), abs=1e-12)
 
@@ -66,7 +67,7 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
     )
     optimizer.step(loss)
 
-    visit = visit_probabilities(tiny, exact, log_pf.exp())
+    visit = visit_probabilities(tiny, log_pf.exp())
     full = ~tiny.forward_mask(states).any(1)
     assert visit[full].sum().item() == pytest.approx(1.0, abs=1e-12)
     reversal = torch.zeros(states.shape)
@@ -79,12 +80,12 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
 
 
 @each("kind", ["uniform", "maxent", "random"])
-def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(tiny, exact, kind):
+def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(tiny, kind):
     """KL(P_F(tau) || P_B(tau|x) R(x)/Z) by enumeration = log Z - soft value of P_F at s_0 by recursion."""
     batch, states = exact.all_trajectories(tiny), all_states(tiny)
     log_pb, log_pf = exact.backward_table(tiny, kind), exact.random_policy(tiny, seed=5)
-    forward = exact.sum_by_trajectory(taken_log_pf(tiny, exact, log_pf, batch), batch)
-    backward = exact.sum_by_trajectory(taken_table(tiny, exact, log_pb, batch), batch)
+    forward = exact.sum_by_trajectory(taken_log_pf(tiny, log_pf, batch), batch)
+    backward = exact.sum_by_trajectory(taken_table(tiny, log_pb, batch), batch)
     backward = backward + tiny.log_reward(batch.terminal_states) - tiny.log_z
     assert backward.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     divergence = (forward.exp() * (forward - backward)).sum().item()
@@ -103,11 +104,11 @@ def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(t
 
 
 @each("kind", ["uniform", "maxent", "random"])
-def test_exact_policy_has_no_regret_and_samples_the_reward(tiny, exact, kind):
+def test_exact_policy_has_no_regret_and_samples_the_reward(tiny, kind):
     batch = exact.all_trajectories(tiny)
     solution = exact.solve(tiny, exact.backward_table(tiny, kind))
-    forward = exact.sum_by_trajectory(taken_log_pf(tiny, exact, solution.log_pf, batch), batch)
-    backward = exact.sum_by_trajectory(taken_table(tiny, exact, solution.log_pb, batch), batch)
+    forward = exact.sum_by_trajectory(taken_log_pf(tiny, solution.log_pf, batch), batch)
+    backward = exact.sum_by_trajectory(taken_table(tiny, solution.log_pb, batch), batch)
     target = tiny.log_reward(batch.terminal_states) - tiny.log_z
     torch.testing.assert_close(forward, backward + target, atol=1e-12, rtol=0)
     terminal = exact.state_index(tiny, batch.terminal_states)

@@ -6,29 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from each import ALGOS, APPROACHES, OBJECTIVES, each
+from each import APPROACHES, each
+from every_agent import AGENTS, OWN_LOSS, each_agent, new_agent, value_of
 from same import assert_same
 
 from hypergrid.common.algorithm import Learner, train_step, update_backward, update_forward
 
-FAR_FROM_UNIFORM = {  # options of each suite
-    "hypergrid": {"zero_initialisation": False},
-    "bitseq": {"uniform_initialisation": False},
-    "mols": {"rand_pb_init": True},
-}
 OPTIONS = {"hypergrid": {}, "bitseq": {"weight_decay": 1e-2}, "mols": {"weight_decay": 1e-2, "gradient_clipping": 0}}
-OWN_LOSS = {"mols": ("maxent", "tlm", "pessimistic")}  # elsewhere those of a learned P_B, which maxent's is not
-OWN_LOSS |= dict.fromkeys(("hypergrid", "bitseq"), ("tlm", "pessimistic"))
-AGENTS = [(suite, name) for suite in ("hypergrid", "bitseq") for name in OBJECTIVES]
-AGENTS += [("mols", name) for name in ALGOS]
-each_agent = each("suite, objective", AGENTS)
-
-
-def new_agent(suite, objective, approach, **options):
-    """An agent of that suite's tests with a non-uniform P_B."""
-    torch.manual_seed(11)  # of dropout
-    module = importlib.import_module(f"{suite}_agents")
-    return module.new_agent(objective, approach, **(FAR_FROM_UNIFORM[suite] | options))
 
 
 # Algorithm 1
@@ -94,18 +78,6 @@ def test_a_loss_that_is_not_finite_moves_nothing(value):
 
 
 # No gradient leaks from one loss into the other's step
-
-
-def value_of(agent, loss, batch):
-    """A loss on the batch, always with the same dropout; the replay stream and its priorities stay."""
-    torch.manual_seed(5)
-    state = agent.streams.replay.bit_generator.state
-    replay = copy.deepcopy(getattr(agent, "_replay", None))
-    value = loss(batch)
-    agent.streams.replay.bit_generator.state = state
-    if replay is not None:
-        agent._replay = replay
-    return value
 
 
 @each("first", ["backward", "forward"])

@@ -176,19 +176,6 @@ def test_a_users_file_that_fails_in_several_lines_is_answered_in_one(tmp_path, c
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from hypergrid.agents.balance import BalanceAgent
-
-    def interrupt(agent, batch):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(BalanceAgent, "forward_loss", interrupt)
-    assert main(command("tb", tmp_path)) == 130
-    assert "--general.if_exists=resume" in capsys.readouterr().err
-    (meta,) = tmp_path.rglob("meta.json")
-    assert '"status": "interrupted"' in meta.read_text()
-
-
 def test_a_finished_run_ends_at_once_without_torchgfn(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw_run", lambda *_: None)
     argv = command("tb", tmp_path, "--general.if_exists=resume")

@@ -1,6 +1,5 @@
-"""What is made of finished runs: torchgfn estimators, the tidy CSV, the report, the pictures."""
+"""What is made of finished runs: torchgfn estimators, one picture of several, a full disk's old one."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -9,29 +8,18 @@ import torch
 from each import each
 from gfn.gym import HyperGrid
 from gfn.samplers import Sampler
+from suites import HYPERGRID, quicken
 
 import hypergrid
 from hypergrid import plots
-from hypergrid.analysis import collect, report
 from hypergrid.common.terminal import ExperimentError
 from hypergrid.evaluation import forward_probabilities
-from hypergrid.run_hypergrid_exp import main
 from hypergrid.torchgfn.estimators import load_agent
 
-CONFIGS = Path(hypergrid.__file__).parent / "experiments" / "config"
 
-
-def tiny_run(folder, algorithm, approach, *extra, seed=3):
-    argv = ["run", "--general", f"{CONFIGS}/general.py:{seed}", "--env", f"{CONFIGS}/hypergrid.py:standard"]
-    argv += ["--algo", f"{CONFIGS}/algo.py:{algorithm}", f"--algo.backward_approach={approach}", "--env.ndim=2"]
-    argv += ["--env.height=4", "--algo.hidden_width=16", "--general.n_trajectories=160", "--general.device=cpu"]
-    argv += ["--general.validation_interval=1", f"--general.output_dir={folder}", *extra]
-    if "dqn" in algorithm:
-        argv += ["--algo.start_learning=1", "--algo.replay_batch_size=8"]
-    before = set(Path(folder).rglob("config.json"))
-    assert main(argv) == 0
-    (config,) = set(Path(folder).rglob("config.json")) - before
-    return config.parent
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    quicken(monkeypatch)
 
 
 @each(
@@ -39,7 +27,7 @@ def tiny_run(folder, algorithm, approach, *extra, seed=3):
     [("tb", "uniform"), ("db", "tlm"), ("subtb", "maxent"), ("soft_dqn", "naive"), ("munchausen_dqn", "pessimistic")],
 )
 def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
-    run = tiny_run(tmp_path, algorithm, approach)
+    run = HYPERGRID.run(algorithm, tmp_path, backward_approach=approach)
     forward, backward, log_flow = hypergrid.load_estimators(run)
     agent = load_agent(run)
     environment = agent.environment
@@ -61,7 +49,7 @@ def test_a_run_loads_as_torchgfn_estimators(algorithm, approach, tmp_path):
 
 
 def test_a_run_from_before_a_free_field_loads(tmp_path):
-    path = tiny_run(tmp_path, "tb", "uniform") / "config.json"
+    path = HYPERGRID.run("tb", tmp_path) / "config.json"
     config = json.loads(path.read_text())
     del config["general"]["kernels"]
     path.write_text(json.dumps(config))
@@ -69,7 +57,7 @@ def test_a_run_from_before_a_free_field_loads(tmp_path):
 
 
 def test_the_environment_of_a_run_is_torchgfns_with_the_runs_reward(tmp_path):
-    run = tiny_run(tmp_path, "tb", "uniform", "--env.height=11")
+    run = HYPERGRID.run("tb", tmp_path, **{"env.height": 11})
     environment = hypergrid.load_environment(run)
     assert isinstance(environment, HyperGrid)
     expected = load_agent(run).environment.log_rewards.exp()
@@ -87,63 +75,28 @@ def test_what_is_no_run_has_no_estimators(tmp_path):
         hypergrid.load_environment(tmp_path)
 
 
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_collect_keeps_what_identifies_a_run_and_its_last_row(tmp_path):
-    tiny_run(tmp_path / "runs", "tb", "tlm")
-    tiny_run(tmp_path / "runs", "db", "uniform")
-    out = tmp_path / "all.csv"
-    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    rows = rows_of(out)
-    assert {(row["suite"], row["environment"], row["objective"], row["approach"], row["seed"]) for row in rows} == {
-        ("hypergrid", "standard", "tb", "tlm", "3"),
-        ("hypergrid", "standard", "db", "uniform", "3"),
-    }
-    assert [row["step"] for row in rows if row["objective"] == "tb"] == [str(step) for step in range(1, 11)]
-    assert all(row["results_version"] == "1" and row["learning_rate"] == "0.001" for row in rows)
-
-
-def test_collect_thins_long_runs_and_keeps_the_last_row(tmp_path):
-    tiny_run(tmp_path / "runs", "tb", "uniform", "--general.n_trajectories=700", "--general.n_envs=1")
-    out = tmp_path / "all.csv"
-    collect.main([str(tmp_path / "runs"), "--out", str(out)])
-    steps = [int(row["step"]) for row in rows_of(out)]
-    assert len(steps) == 200 and steps[-1] == 700 and steps == sorted(set(steps))
-
-
-def test_collect_refuses_runs_that_differ_in_more_unless_told(tmp_path, capsys):
-    tiny_run(tmp_path / "runs", "tb", "tlm")
-    tiny_run(tmp_path / "runs", "tb", "tlm", "--algo.target_decay=0.5")
-    out = tmp_path / "all.csv"
-    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 2
-    assert "differ in algo.target_decay" in capsys.readouterr().err
-    assert not out.exists()
-    assert collect.main([str(tmp_path / "runs"), "--out", str(out), "--varying", "algo.target_decay"]) == 0
-    assert collect.main([str(tmp_path / "nowhere"), "--out", str(out)]) == 2
-
-
-def test_the_report_replaces_its_section_alone():
-    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    new = report.replace_section(page, "| new |")
-    assert new.startswith("before\n") and new.endswith("\nafter\n")
-    assert "| new |" in new and "old" not in new
-    assert report.replace_section(new, "| new |") == new
-    with pytest.raises(ExperimentError, match="markers"):
-        report.replace_section("no markers", "| new |")
-
-
 def test_several_runs_in_one_picture(tmp_path, capsys):
-    runs = [str(tiny_run(tmp_path / "runs", "munchausen_dqn", approach)) for approach in ("tlm", "uniform")]
+    approaches = ("tlm", "uniform")
+    runs = [str(HYPERGRID.run("munchausen_dqn", tmp_path / name, backward_approach=name)) for name in approaches]
     out = tmp_path / "picture.png"
     assert plots.main([*runs, "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    other = str(tiny_run(tmp_path / "runs", "tb", "tlm", "--env.height=5"))
+    other = str(HYPERGRID.run("tb", tmp_path / "other", **{"env.height": 5}))
     assert plots.main([runs[0], other, "--out", str(out)]) == 2
     assert "different environments" in capsys.readouterr().err
     assert plots.main([str(tmp_path), "--out", str(out)]) == 2
     (Path(runs[0]) / "config.json").write_text("{")
     assert plots.main([*runs, "--out", str(out)]) == 2
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_pictures_that_do_not_fit_on_the_disk_leave_the_old_ones(tmp_path, small_disk, monkeypatch, capsys):
+    run = HYPERGRID.run("tb", tmp_path)
+    (run / "DONE").unlink()
+    (run / "curves.png").write_text("old")
+    monkeypatch.undo()  # pictures again
+    with small_disk(20_000):
+        assert HYPERGRID.main(HYPERGRID.argv("tb", tmp_path, if_exists="resume")) == 2
+    assert "curves.png (File too large)" in capsys.readouterr().err
+    assert (run / "curves.png").read_text() == "old"
+    assert not list(run.glob("*.partial")) and not (run / "DONE").exists()

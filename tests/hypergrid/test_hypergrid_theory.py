@@ -1,5 +1,6 @@
 """What the paper proves: TLM's minimiser is Bayes' reversal, and the regret of P_F is a divergence."""
 
+import hypergrid_exact as exact
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypergrid.common.backward_loss import trajectory_negative_log_likelihood
 from hypergrid.sampling import taken_log_pb
 
 
-def visit_probabilities(environment, exact, probabilities):
+def visit_probabilities(environment, probabilities):
     """(S,) probability that a trajectory of P_F passes through each state."""
     visit = torch.zeros(environment.n_states)
     visit[0] = 1.0
@@ -20,7 +21,7 @@ def visit_probabilities(environment, exact, probabilities):
     return visit
 
 
-def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
+def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny):
     batch = exact.all_trajectories(tiny)
     log_pf = exact.random_policy(tiny, seed=11)
     probability = exact.sum_by_trajectory(log_pf[batch.state_row, batch.actions], batch).exp()
@@ -44,7 +45,7 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
     )
     optimizer.step(loss)
 
-    visit = visit_probabilities(tiny, exact, log_pf.exp())
+    visit = visit_probabilities(tiny, log_pf.exp())
     reversal = torch.zeros(tiny.n_states, tiny.ndim)
     for state in range(tiny.n_states):
         for action, child in exact.children(tiny, state):
@@ -55,7 +56,7 @@ def test_minimiser_of_the_expected_tlm_loss_is_bayes_reversal(tiny, exact):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "maxent", "random"])
-def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(tiny, exact, kind):
+def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(tiny, kind):
     """KL(P_F(tau) || P_B(tau|x) R(x)/Z) by enumeration = log Z - soft value of P_F at s_0 by recursion."""
     batch = exact.all_trajectories(tiny)
     log_pb = exact.backward_table(tiny, kind)
@@ -82,13 +83,13 @@ def test_regret_of_any_policy_is_its_divergence_from_the_backward_trajectories(t
 
 
 @pytest.mark.parametrize("kind", ["uniform", "maxent", "random"])
-def test_exact_policy_samples_the_reward(tiny, exact, kind):
+def test_exact_policy_samples_the_reward(tiny, kind):
     solution = exact.solve(tiny, exact.backward_table(tiny, kind))
     terminal = evaluation.terminal_distribution(solution.log_pf.exp().numpy(), tiny)
     np.testing.assert_allclose(terminal, tiny.true_distribution, atol=1e-12)
 
 
-def test_terminal_distribution_is_the_sum_over_all_trajectories(tiny, exact):
+def test_terminal_distribution_is_the_sum_over_all_trajectories(tiny):
     batch = exact.all_trajectories(tiny)
     log_pf = exact.random_policy(tiny, seed=2)
     probability = exact.sum_by_trajectory(log_pf[batch.state_row, batch.actions], batch).exp()

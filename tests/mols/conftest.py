@@ -7,36 +7,10 @@ import pytest
 import torch
 from enumeration import Enumeration, backward_moves, forward_moves, is_finished, plain
 
-from mols import settings
 from mols.common.backward_loss import APPROACHES
 from mols.environments.base import rows_of
 from mols.environments.fragments import FragmentEnvironment, Trees
 from mols.policies.model import Policies
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: minutes rather than seconds")
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(params=settings.OBJECTIVES)
-def algo(request) -> str:
-    """Every objective, unless the test names its own."""
-    return request.param
-
-
-@pytest.fixture(params=list(APPROACHES))
-def approach(request) -> str:
-    """Every backward approach, unless the test names its own."""
-    return request.param
-
-
-@pytest.fixture
-def double():
-    """Double precision as the default, for tests of exact identities."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

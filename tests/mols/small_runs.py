@@ -1,4 +1,4 @@
-"""Runs of the command line that take a fraction of a second, and what they leave behind."""
+"""Runs of the command line that take a fraction of a second."""
 
 import shlex
 from functools import cache
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import suites
 import torch
 from shared_data import SHARED, needs
 
@@ -13,7 +14,6 @@ import mols
 from mols import plots
 from mols.agents import base as learning
 from mols.common import provenance
-from mols.common.run_folder import read_metrics
 from mols.rewards.seh import reward
 from mols.rewards.seh.proxy import WEIGHTS_FILE, SehProxy, load_proxy
 from mols.rewards.seh.reward import SehReward
@@ -68,33 +68,5 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(
     argv: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture, task: ModuleType = seh_frag
 ) -> None:
-    """That the command says what is wrong in one sentence, with exit status 2, and leaves the folder as it is."""
-    before = contents(folder), set(folder.rglob("*"))
-    assert task.main(argv) == 2
-    out, error = capsys.readouterr()
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-    assert out == ""
-    assert (contents(folder), set(folder.rglob("*"))) == before
-
-
-def only_run(folder: Path) -> Path:
-    """The one run folder at or below a folder."""
-    (config,) = Path(folder).rglob("config.json")
-    return config.parent
-
-
-def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    """Time of the last change and bytes of every file."""
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
-
-
-def metrics_without_time(folder: Path) -> dict[str, str]:
-    """The columns of metrics.csv that a repetition has to repeat, as text: an empty cell equals itself."""
-    return {name: str(values) for name, values in read_metrics(only_run(folder)).items() if name != "wall_s"}
-
-
-def checkpoint(folder: Path) -> dict:
-    """What a repetition has to repeat of the checkpoint."""
-    state = torch.load(only_run(folder) / "checkpoint.pt", weights_only=True)
-    del state["wall_s"]
-    return state
+    """That the task says what is wrong in one sentence, with exit status 2, and leaves the folder as it is."""
+    suites.refused(task.main, argv, message, folder, capsys)

@@ -1,15 +1,15 @@
-"""What is made of runs: the pictures, the list of modes, the tidy CSV, the report's sections."""
+"""What is made of runs: the pictures and the list of modes."""
 
 import csv
 import json
 import warnings
 
 import pytest
-from small_runs import command, only_run, quicken, stand_in, without_pictures
+from small_runs import command, quicken, stand_in
+from suites import only_run
 
 from mols import plots, settings
 from mols.agents.table import columns
-from mols.analysis import collect, report
 from mols.analysis.labels import COLOURS
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.evaluation import MoleculeTracker, sorted_modes
@@ -147,24 +147,6 @@ def test_a_run_without_a_valid_molecule_has_its_pictures_too(draw, grid):
     assert grid == [] and len(figure.axes[0].images) == 0
 
 
-@pytest.fixture
-def small_run(tmp_path, monkeypatch):
-    """``small_run("algo approach --option value")``: a finished run below ``tmp_path``/runs, without pictures."""
-    quicken(monkeypatch)
-    stand_in(monkeypatch)
-    without_pictures(monkeypatch)
-
-    def new(line):
-        before = set(tmp_path.rglob("config.json"))
-        algo, approach, *extra = line.split()
-        argv = command(algo, tmp_path / "runs", "--n=2", "--validate_every=1", "--backward_approach", approach, *extra)
-        assert seh_frag.main(argv) == 0
-        (config,) = set(tmp_path.rglob("config.json")) - before
-        return config.parent
-
-    return new
-
-
 def rows_of(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -183,79 +165,3 @@ def test_the_list_of_modes_agrees_with_the_metrics(tmp_path, monkeypatch):
         assert metrics[f"modes_found_{threshold}"][-1] >= sum(
             float(mode["reward"]) >= float(threshold) for mode in modes
         )
-
-
-def test_collect_keeps_what_identifies_a_run(small_run, tmp_path):
-    small_run("tb tlm --seed 3 --lr 0.002")
-    small_run("dqn uniform --checkpoint_every 7 --lr 0.002")
-    out = tmp_path / "all.csv"
-    assert collect.main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    rows = rows_of(out)
-    identity = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
-    assert {tuple(row[name] for name in identity) for row in rows} == {
-        ("mols", "seh_frag", "tb", "tlm", "0.002", "3"),
-        ("mols", "seh_frag", "dqn", "uniform", "0.002", "1"),
-    }
-    assert list(rows[0]) == [*identity, *COMMON_COLUMNS, *columns(THRESHOLDS), "results_version", "git_hash"]
-    assert [row["step"] for row in rows] == ["1", "2"] * 2
-
-
-def test_collect_refuses_runs_that_differ_in_more(small_run, tmp_path, capsys):
-    small_run("tb tlm")
-    small_run("tb tlm --temp 9")
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 2
-    assert "differ in temp" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ["subtb tlm", "dqn tlm", "soft_dqn tlm"],
-        [f"db tlm --lr {rate}" for rate in (0.0005, 0.002)],
-        ["db tlm", "db uniform --lrd 20000"],
-    ],
-    ids=["the objectives", "the learning rates", "a default that is given"],
-)
-def test_collect_takes_together(lines, small_run, tmp_path):
-    """SoftDQN's m_alpha follows from the objective, P_B's learning rate from P_F's."""
-    for line in lines:
-        small_run(line)
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 0
-
-
-def test_collect_does_not_mind_where_and_how_a_run_was_stored(small_run, tmp_path):
-    small_run("db tlm")
-    path = small_run("db uniform --tensorboard --checkpoint_every 1") / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_dir": "elsewhere", "workers": 2, "wandb": "on"}))
-    assert collect.main([str(tmp_path / "runs"), "--out", str(tmp_path / "all.csv")]) == 0
-
-
-def test_the_report_goes_between_this_suites_markers(small_run, tmp_path, monkeypatch, capsys):
-    run = small_run("db tlm")
-    suite = tmp_path / "mols"
-    monkeypatch.setattr(report, "SUITE", suite)
-    monkeypatch.setattr(report, "RESULTS", suite / "results")
-    assert collect.main([str(run), "--out", str(report.RESULTS / "evidence.csv")]) == 0
-    pages = [suite / "README.md", tmp_path / "README.md"]
-    for page in pages:
-        page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.main(["--check"]) == 2
-    assert "stale results in mols/README.md, README.md: run python -m mols.analysis.report" in capsys.readouterr().err
-    assert report.main([]) == 0
-    assert report.main(["--check"]) == 0
-    pages[1].write_text("a first page without tables\n")
-    assert report.main([]) == report.main(["--check"]) == 0
-    assert pages[1].read_text() == "a first page without tables\n"
-    metrics = read_metrics(run)
-    heads, _, values = (line.strip("| ").split(" | ") for line in pages[0].read_text().splitlines()[3:6])
-    shown = dict(zip(heads, values, strict=True))
-    assert (shown["environment"], shown["P_B"], shown["trajectories"]) == ("seh_frag", "tlm", "8")
-    for head, column in {
-        "modes found (r >= 0.875)": "modes_found_0.875",
-        "modes found (r >= 1)": "modes_found_1",
-    }.items():
-        assert shown[head] == f"{metrics[column][-1]:.0f}"
-    assert shown["modes, best first (r >= 0.875)"] == f"{metrics['modes_sorted_0.875'][-1]:.0f}"
-    assert shown["reward correlation"] == f"{metrics['reward_correlation'][-1]:.3f}"
-    assert shown["same, generated molecules"] == f"{metrics['reward_correlation_generated'][-1]:.3f}"
-    assert shown["top-100 reward"] == f"{metrics['top_100_reward'][-1]:.3f}"

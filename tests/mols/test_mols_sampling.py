@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from each import each
+from same import chi_square
 from scipy import stats
 
 from mols.environments.base import STOP, concatenate, rows_of
-from mols.sampling import BELOW_ONE, Transitions, distinct, draw, sample_trajectories, taken_log_pb
+from mols.sampling import BELOW_ONE, Transitions, distinct, sample_trajectories, taken_log_pb
 
 COEFFICIENTS = (1.0, 2.0)
-LARGEST_BELOW_ONE = 1 - 2.0**-53
 
 
 @torch.no_grad()
@@ -93,20 +93,6 @@ def test_actions_are_those_that_the_stream_picks(small, reachable, new_policies,
         assert action == index
 
 
-def chi_square(counts, expected, least=5.0):
-    """(statistic, degrees of freedom) with the cells that expect less than ``least`` taken together."""
-    order = np.argsort(expected)
-    counts, expected = counts[order], expected[order]
-    small = int(np.searchsorted(expected, least))
-    while small < len(expected) and 0 < expected[:small].sum() < least:
-        small += 1
-    if small:
-        counts, expected = (np.concatenate([[of[:small].sum()], of[small:]]) for of in (counts, expected))
-    at_all = expected > 0
-    assert not counts[~at_all].any()
-    return ((counts - expected)[at_all] ** 2 / expected[at_all]).sum(), int(at_all.sum()) - 1
-
-
 @each("rand_action_prob", [0.0, 0.4, 1.0])
 @each("coefficient", COEFFICIENTS)
 def test_finished_states_follow_the_exact_distribution(small, reachable, new_policies, coefficient, rand_action_prob):
@@ -147,29 +133,6 @@ def test_what_is_drawn_leaves_torchs_random_state_alone_and_takes_no_gradient(sm
     assert not batch.visited.fragment.requires_grad
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in policies.parameters())
-
-
-def test_draw_is_the_first_index_whose_summed_weight_exceeds_the_number():
-    rng = np.random.default_rng(4)
-    weights = rng.random((500, 7)) * (rng.random((500, 7)) < 0.6)
-    weights[weights.sum(1) == 0, 3] = 1.0
-    uniform = rng.random(500)
-    found = draw(torch.from_numpy(weights), torch.from_numpy(uniform)).tolist()
-    for row, number in enumerate(uniform):
-        index, summed = 0, weights[row, 0]
-        while summed <= number * weights[row].sum():
-            index += 1
-            summed += weights[row, index]
-        assert found[row] == index and weights[row, index] > 0
-
-
-@each("scale", [1e-30, 1.0, 3.0, 1e30])
-@each("weights", [[0, 0, 1, 2, 0], [1, 0, 0, 0, 3], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 1e-40]])
-def test_an_entry_without_weight_is_never_drawn_at_either_end(weights, scale):
-    weights = torch.tensor(weights, dtype=torch.float64) * scale
-    positive = weights.nonzero().flatten().tolist()
-    lowest, highest = draw(weights.expand(2, -1), torch.tensor([0.0, LARGEST_BELOW_ONE], dtype=torch.float64)).tolist()
-    assert lowest == positive[0] and highest in positive
 
 
 def test_distinct_states_and_the_rows_of_all(full, wandered):

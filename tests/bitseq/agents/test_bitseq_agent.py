@@ -1,105 +1,22 @@
-"""Which parameters one training step moves, on which loss and batch, for every objective and approach."""
+"""What is the strings' own in a step: the trunk, learning rates, hard copies, dropout; see common/test_agents.py."""
 
 import copy
-import itertools
 import math
 
 import pytest
 import torch
 from each import each, each_approach, each_objective
+from every_agent import copies_of, moved, same, snapshot, started, tilt
 
 from bitseq.common.algorithm import train_step, update_backward, update_forward
-from bitseq.common.backward_loss import ema_update, trajectory_negative_log_likelihood
-from bitseq.policies.backward import LearnedBackward
-from bitseq.sampling import taken_log_pb
 
 DQN = ("soft_dqn", "munchausen_dqn")
 LEARNED = ("naive", "tlm", "pessimistic")
 
 # What one step moves, whatever the approach, and what it moves besides, whatever the objective.
-MOVED_BY_OBJECTIVE = {
-    "tb": {"trunk", "forward_head", "log_z", "target"},
-    "db": {"trunk", "forward_head", "log_flow", "target"},
-    "subtb": {"trunk", "forward_head", "log_flow", "target"},
-    "soft_dqn": {"trunk", "forward_head", "target"},
-    "munchausen_dqn": {"trunk", "forward_head", "target"},
-}
-MOVED_BY_APPROACH = {
-    "uniform": set(),
-    "naive": {"backward_head"},
-    "maxent": set(),
-    "tlm": {"backward_head", "backward_target"},
-    "pessimistic": {"backward_head"},
-}
-
-
-def groups_of(agent):
-    """Every named parameter group of an agent, its targets included."""
-    groups = dict(agent.policies.groups())
-    if agent.policies.backward_target is not None:
-        groups["backward_target"] = list(agent.policies.backward_target.parameters())
-    groups["target"] = list(agent.target.policies.parameters())
-    return groups
-
-
-def snapshot(agent):
-    return {name: [p.detach().clone() for p in group] for name, group in groups_of(agent).items()}
-
-
-def moved(before, after):
-    """Names of the groups in which anything changed."""
-    return {name for name in before if not all(map(torch.equal, before[name], after[name]))}
-
-
-def same(first, second):
-    """Whether all weights of two agents are the same bits, targets included."""
-    return moved(snapshot(first), snapshot(second)) == set()
-
-
-def head(agent):
-    return agent.policies.backward.head
-
-
-def tilt(backward):
-    with torch.no_grad():
-        backward.head.bias.add_(torch.tensor([1.5, 0.5, -0.5, -1.5]))
-
-
-def take_steps(agent, n_steps, after=lambda step: None):
-    """Steps whose dropout does not depend on what drew from torch's generator before."""
-    torch.manual_seed(11)
-    for step in range(1, n_steps + 1):
-        train_step(agent)
-        after(step)
-
-
-@pytest.fixture
-def started(new_agent):
-    """``started(objective, approach)``: an agent with a non-uniform P_B, after two steps, and a fresh batch."""
-
-    def start(objective, approach, **overrides):
-        options = {"uniform_initialisation": False} | ({"update_target_every": 1} if objective in DQN else {})
-        agent = new_agent(objective, approach, **(options | overrides))
-        for _ in range(2):
-            train_step(agent)
-        return agent, agent.sample()
-
-    return start
 
 
 # One step
-
-
-@each("uniform_initialisation", [True, False])
-@each_objective
-@each_approach
-def test_a_step_moves_exactly_the_groups_of_the_table(new_agent, objective, approach, uniform_initialisation):
-    options = {"update_target_every": 1} if objective in DQN else {}
-    agent = new_agent(objective, approach, uniform_initialisation=uniform_initialisation, **options)
-    before = snapshot(agent)
-    assert set(before) == MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]
-    train_step(agent)
-    assert moved(before, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]
 
 
 @each("objective", DQN)
@@ -108,25 +25,7 @@ def test_a_step_at_which_no_copy_is_due_leaves_the_targets(new_agent, objective,
     agent = new_agent(objective, approach)
     before = snapshot(agent)
     train_step(agent)
-    targets = {"target", "backward_target"}
-    expected = (MOVED_BY_OBJECTIVE[objective] | MOVED_BY_APPROACH[approach]) - targets
-    assert moved(before, snapshot(agent)) == expected
-
-
-@each_objective
-@each_approach
-def test_the_two_updates_of_a_step_move_disjoint_parts(started, objective, approach):
-    """P_B's own loss moves backward head, P_B's target and, but for TB, the trunk; P_F's objective moves the rest."""
-    agent, batch = started(objective, approach)
-    before = snapshot(agent)
-    update_backward(agent, batch)
-    between = snapshot(agent)
-    update_forward(agent, batch)
-    agent.update_model_target()
-    learns, trunk = approach in ("tlm", "pessimistic"), {"trunk"} if objective != "tb" else set()
-    assert moved(before, between) == (MOVED_BY_APPROACH[approach] | trunk if learns else set())
-    by_forward = MOVED_BY_OBJECTIVE[objective] | ({"backward_head"} if approach == "naive" else set())
-    assert moved(between, snapshot(agent)) == by_forward
+    assert moved(before, snapshot(agent)) == before.keys() - {"target", "backward_target"}
 
 
 def test_a_loss_that_steps_the_backward_head_alone_computes_no_gradient_of_the_trunk(new_agent):
@@ -139,52 +38,9 @@ def test_a_loss_that_steps_the_backward_head_alone_computes_no_gradient_of_the_t
         trunk = list(agent.policies.trunk.parameters())
         of_trunk = torch.autograd.grad(loss, trunk, allow_unused=True, retain_graph=True)
         assert all((gradient is None) == head_only for gradient in of_trunk)
-        of_head.append(torch.autograd.grad(loss, list(head(agent).parameters())))
+        of_head.append(torch.autograd.grad(loss, list(agent.policies.backward.head.parameters())))
         values.append(loss.item())
     assert values[0] == values[1] and all(torch.equal(*pair) for pair in zip(*of_head, strict=True))
-
-
-@each("head_only", [True, False])
-@each("approach", ["tlm", "pessimistic"])
-@each_objective
-def test_backward_head_only_leaves_the_trunk_to_the_objective(started, objective, approach, head_only):
-    """Whatever is the objective's default."""
-    agent, batch = started(objective, approach, backward_head_only=head_only)
-    (group,) = agent.backward_learner.optimizer.param_groups
-    trunk = [] if head_only else list(agent.policies.trunk.parameters())
-    assert [id(p) for p in group["params"]] == [id(p) for p in [*trunk, *head(agent).parameters()]]
-    before = snapshot(agent)
-    update_backward(agent, batch)
-    between = snapshot(agent)
-    assert moved(before, between) == MOVED_BY_APPROACH[approach] | (set() if head_only else {"trunk"})
-    update_forward(agent, batch)
-    agent.update_model_target()
-    assert moved(between, snapshot(agent)) == MOVED_BY_OBJECTIVE[objective]
-
-
-@each_objective
-@each_approach
-def test_groups_are_disjoint_and_the_optimisers_hold_them_whole(new_agent, objective, approach):
-    agent = new_agent(objective, approach)
-    groups = agent.policies.groups()
-    ids = [id(p) for group in groups.values() for p in group]
-    assert len(ids) == len(set(ids))
-    assert set(ids) == {id(p) for p in agent.policies.parameters() if p.requires_grad}
-    assert set(ids) == {id(p) for p in agent.parameters()}
-
-    def optimised(learner):
-        held = [id(p) for group in learner.optimizer.param_groups for p in group["params"]]
-        assert len(held) == len(set(held))
-        names = {name for name, group in groups.items() if {id(p) for p in group} <= set(held)}
-        assert len(held) == sum(len(groups[name]) for name in names)
-        return names
-
-    assert optimised(agent.forward_learner) == (set(groups) if approach == "naive" else set(groups) - {"backward_head"})
-    if approach in ("tlm", "pessimistic"):
-        trunk = {"trunk"} if objective != "tb" else set()
-        assert optimised(agent.backward_learner) == {"backward_head"} | trunk
-    else:
-        assert agent.backward_learner is None
 
 
 # Learning rates
@@ -218,18 +74,6 @@ def test_the_backward_policy_moves_at_its_own_learning_rate(new_agent, objective
     assert largest_move(after, snapshot(agent), "forward_head") == pytest.approx(forward_rate, rel=1e-2)
 
 
-@pytest.mark.parametrize(("objective", "n_learned"), [("db", 5), ("munchausen_dqn", 3)])
-def test_the_backward_learning_rate_decays_for_tlm_alone(new_agent, objective, n_learned):
-    """Once per step that it learns from: not before learning starts."""
-    options = {"start_learning": 2} if objective in DQN else {}
-    for approach, factor in (("tlm", 0.9), ("pessimistic", 1.0)):
-        agent = new_agent(objective, approach, backward_learning_rate=0.02, gamma=0.9, **options)
-        take_steps(agent, 5)
-        (group,) = agent.backward_learner.optimizer.param_groups
-        assert group["lr"] == pytest.approx(0.02 * factor**n_learned)
-        assert [group["lr"] for group in agent.forward_learner.optimizer.param_groups] == [1e-3]
-
-
 def test_log_z_has_its_own_learning_rate(new_agent):
     """Each of its 64 parts moves by it, log Z by 64 times as much."""
     agent = new_agent("tb", "uniform", log_z_learning_rate=0.25, learning_rate=0.01)
@@ -245,57 +89,13 @@ def test_log_z_has_its_own_learning_rate(new_agent):
 # What P_B the objective scores
 
 
-def value_of(agent, loss, batch):
-    """A loss on the batch, always with the same dropout; the replay stream and its priorities stay."""
-    torch.manual_seed(5)
-    state = agent.streams.replay.bit_generator.state
-    replay = copy.deepcopy(getattr(agent, "_replay", None))
-    value = loss(batch)
-    agent.streams.replay.bit_generator.state = state
-    if replay is not None:
-        agent._replay = replay
-    return value
-
-
-def forward_value(agent, batch):
-    return value_of(agent, agent.forward_loss, batch)
-
-
-@each_objective
-def test_the_objective_scores_the_backward_policy_of_the_table(started, objective):
-    """online or online detached: the loss follows the online head at once; target: it follows the target alone.
-
-    Of the DQN objectives too, whose transitions entered the buffer before the head moved.
-    """
-    for approach, follows_online in (("naive", True), ("pessimistic", True), ("tlm", False)):
-        agent, batch = started(objective, approach)
-        before = forward_value(agent, batch).item()
-        tilt(agent.policies.backward)
-        after = forward_value(agent, batch).item()
-        assert (abs(after - before) > 1e-3) if follows_online else (after == before)
-    tilt(agent.policies.backward_target)
-    assert abs(forward_value(agent, batch).item() - before) > 1e-3
-
-
-@each_objective
-def test_the_objective_reaches_the_backward_head_for_naive_alone(started, objective):
-    """log P_B is recomputed with its gradient when it is learned from, by the DQN objectives too."""
-    for approach in LEARNED:
-        agent, batch = started(objective, approach)
-        gradients = torch.autograd.grad(forward_value(agent, batch), list(head(agent).parameters()), allow_unused=True)
-        if approach == "naive":
-            assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
-        else:
-            assert gradients == (None, None)
-
-
 @each("approach", LEARNED)
 @each_objective
 def test_the_backward_policy_is_read_at_the_child_under_the_childs_mask(new_agent, objective, approach):
     """By one pass per transition; the parent's features, or the parent's mask, give other values."""
     agent = new_agent(objective, approach, uniform_initialisation=False, dropout=0, batch_size=4)
     policy = agent.policies.backward_target if approach == "tlm" else agent.policies.backward
-    tilt(policy)
+    tilt(list(policy.head.parameters()))
     batch = agent.sample()
 
     def log_pb(features, mask, position):
@@ -316,38 +116,20 @@ def test_the_backward_policy_is_read_at_the_child_under_the_childs_mask(new_agen
     assert found.tolist() != pytest.approx(at_parent, abs=1e-3)
     hidden = agent.policies.trunk(batch.visited)[batch.next_row]
     if approach != "tlm":
-        assert agent.scored_log_pb(batch.next_states, batch.actions, hidden).tolist() == pytest.approx(expected, 1e-5)
+        assert agent.scored_log_pb(batch.next_states, batch.actions, hidden).tolist() == pytest.approx(
+            expected, abs=1e-5
+        )
 
 
 @each_objective
-def test_the_fixed_backward_policies_score_one_over_the_number_of_words(started, objective):
+def test_the_fixed_backward_policies_score_one_over_the_number_of_words(objective):
     for approach in ("uniform", "maxent"):
-        agent, batch = started(objective, approach)
+        agent, batch = started("bitseq", objective, approach)
         found = agent.scored_log_pb(batch.next_states, batch.actions).view(batch.n_trajectories, -1)
         torch.testing.assert_close(found, -torch.tensor([1.0, 2.0, 3.0, 4.0]).log().expand_as(found))
 
 
 # Targets
-
-
-def parts_of(agent):
-    """(online, target) parameters of every part that the target of the whole model has."""
-    online, target = agent.policies.groups(), agent.target.policies.groups()
-    return [(online[name], target[name]) for name in ("trunk", "forward_head", "backward_head") if name in online]
-
-
-@each_objective
-def test_targets_start_as_copies(new_agent, objective):
-    agent = new_agent(objective, "tlm", uniform_initialisation=False)
-    target = agent.target.policies
-    pairs = [(agent.policies.backward_target, agent.policies.backward), (target.backward, agent.policies.backward)]
-    pairs.append((target.forward_head, agent.policies.forward_head))
-    assert target.backward.trunk is target.trunk
-    assert {id(p) for p in target.parameters()} == {id(p) for _, t in parts_of(agent) for p in t}
-    for target, online in pairs:
-        assert all(map(torch.equal, target.parameters(), online.parameters()))
-        assert not {id(p) for p in target.parameters()} & {id(p) for p in online.parameters()}
-        assert not any(p.requires_grad for p in target.parameters())
 
 
 def target_modules(agent):
@@ -394,46 +176,13 @@ def test_target_networks_draw_nothing(new_agent, objective):
     assert not torch.equal(online(batch.next_states), online(batch.next_states))
 
 
-@each("decay", [0.0, 0.75, 0.9])
-@each("objective", ["tb", "db", "subtb"])
-def test_the_backward_target_moves_once_per_step_by_the_decay(started, objective, decay):
-    agent, batch = started(objective, "tlm", target_decay=decay)
-    expected = [p.clone() for p in agent.policies.backward_target.parameters()]
-    update_backward(agent, batch)
-    ema_update(expected, agent.policies.backward.parameters(), decay)
-    found = list(agent.policies.backward_target.parameters())
-    assert all(map(torch.equal, found, expected))
-    online = list(agent.policies.backward.parameters())
-    assert all(map(torch.equal, found, online)) == (decay == 0.0)
-    update_forward(agent, batch)
-    assert all(map(torch.equal, agent.policies.backward_target.parameters(), expected))
-
-
-@each("order", ["backward_first", "forward_first"])
-@each("decay", [0.0, 0.75, 0.9])
-@each("objective", ["tb", "db", "subtb"])
-@each_approach
-def test_the_target_of_the_whole_model_moves_once_per_step_after_both_updates(
-    started, objective, approach, decay, order
-):
-    """By the weight of P_B's target, P_F and P_B alike, whichever policy a step updates first."""
-    options = {"update_order": order} if approach in ("tlm", "pessimistic") else {}
-    agent, _ = started(objective, approach, target_decay=decay, **options)
-    online, target = (list(itertools.chain(*parts)) for parts in zip(*parts_of(agent), strict=True))
-    expected = [p.clone() for p in target]
-    train_step(agent)
-    ema_update(expected, online, decay)
-    assert all(map(torch.equal, target, expected))
-    assert all(map(torch.equal, target, online)) == (decay == 0.0)
-
-
 @each("objective", DQN)
 @each_approach
-def test_the_target_of_the_whole_model_is_qs_with_p_b(started, approach, objective):
+def test_the_target_of_the_whole_model_is_qs_with_p_b(approach, objective):
     """One hard copy every update_target_every steps, after both updates."""
     options = {"update_order": "forward_first"} if approach in ("tlm", "pessimistic") else {}
-    agent, _ = started(objective, approach, update_target_every=4, **options)
-    online, target = (list(itertools.chain(*parts)) for parts in zip(*parts_of(agent), strict=True))
+    agent, _ = started("bitseq", objective, approach, update_target_every=4, **options)
+    online, target = zip(*((now, held) for held, now in copies_of(agent)["target"]), strict=True)
     train_step(agent)  # the fourth batch: three steps and the one that `started` samples
     assert all(map(torch.equal, target, online))
     before = [p.clone() for p in target]
@@ -467,73 +216,6 @@ def test_hard_copies_at_every_third_step_exactly(new_agent, objective, start_lea
 
 
 # What P_B learns from
-
-
-def negative_log_likelihood(agent, batch):
-    log_pb = agent.policies.backward.log_probs(batch.next_states)
-    taken = taken_log_pb(log_pb, batch.actions, agent.environment.n_words)
-    return trajectory_negative_log_likelihood(taken, batch.n_trajectories).item()
-
-
-@each_objective
-def test_tlm_learns_from_the_current_batch(started, objective):
-    agent, _ = started(objective, "tlm", dropout=0)
-    seen = []
-    for _ in range(3):
-        batch = agent.sample()
-        seen.append(agent.backward_loss(batch).item())
-        assert seen[-1] == pytest.approx(negative_log_likelihood(agent, batch), rel=1e-6)
-    assert len(set(seen)) == 3
-
-
-@pytest.mark.parametrize("objective", ["tb", "munchausen_dqn"])
-def test_pessimistic_learns_from_each_of_the_last_twenty_batches(new_agent, objective):
-    agent = new_agent(objective, "pessimistic", uniform_initialisation=False, dropout=0, batch_size=4)
-    batches = [agent.sample() for _ in range(25)]
-    expected = {negative_log_likelihood(agent, batch) for batch in batches[-20:]}
-    seen = {agent.backward_loss(batches[-1]).item() for _ in range(250)}
-    assert seen == expected and len(expected) == 20
-
-
-def test_munchausen_without_its_bonus_is_soft_dqn(new_agent):
-    soft, munchausen = new_agent("soft_dqn", "tlm"), new_agent("munchausen_dqn", "tlm", m_alpha=0.0)
-    for agent in (soft, munchausen):
-        take_steps(agent, 3)
-    assert same(soft, munchausen)
-    with_bonus = new_agent("munchausen_dqn", "tlm")
-    take_steps(with_bonus, 3)
-    assert not same(soft, with_bonus)
-
-
-@each_objective
-def test_a_step_is_algorithm_1_or_the_other_order(new_agent, objective):
-    """train_step, against the updates by hand in either order."""
-    orders = {"backward_first": (update_backward, update_forward), "forward_first": (update_forward, update_backward)}
-    results = []
-    for order, updates in orders.items():
-        agent, by_hand = (new_agent(objective, "tlm", update_order=order) for _ in range(2))
-        take_steps(agent, 2)
-        torch.manual_seed(11)
-        for _ in range(2):
-            batch = by_hand.sample()
-            for update in updates:
-                learned = update(by_hand, batch)
-            if learned is not None:
-                by_hand.update_model_target()
-        assert same(agent, by_hand)
-        results.append(agent)
-    assert not same(*results)
-
-
-@pytest.mark.parametrize("approach", LEARNED)
-def test_a_learned_backward_policy_starts_at_uniform_when_asked_to(new_agent, approach):
-    for uniform_initialisation in (True, False):
-        agent = new_agent("db", approach, uniform_initialisation=uniform_initialisation, corr_every=0, exact_every=0)
-        agent.sample()
-        deviation = agent.evaluate(1)["pb_deviation"]
-        assert (deviation < 1e-6) if uniform_initialisation else (deviation > 1e-2)
-        take_steps(agent, 3)
-        assert agent.evaluate(4)["pb_deviation"] > 1e-3
 
 
 # Dropout
@@ -603,15 +285,3 @@ def exact_by_recursion(agent, coefficient):
                         following[child] = following.get(child, 0.0) + mass * probability
             visit = following
     return torch.tensor([visit[key] for key in sorted(visit)], dtype=torch.float64)
-
-
-def test_the_backward_policy_learns_from_the_likelihood(new_agent):
-    """Both likelihood approaches lower their own loss; a sign error would raise it."""
-    for approach in ("tlm", "pessimistic"):
-        agent = new_agent("db", approach, uniform_initialisation=False, backward_learning_rate=0.01, dropout=0)
-        assert isinstance(agent.policies.backward, LearnedBackward)
-        batch = agent.sample()
-        before = negative_log_likelihood(agent, batch)
-        for _ in range(5):
-            update_backward(agent, batch)
-        assert negative_log_likelihood(agent, batch) < before - 0.05

@@ -2,6 +2,7 @@
 
 import math
 
+import bitseq_exact as exact
 import pytest
 import torch
 from each import each, each_approach, each_objective
@@ -176,7 +177,7 @@ def histories(environment, batch):
     return [len(found[tuple(state)]) for state in all_states(environment).tolist()]
 
 
-def test_maxent_backward_policy_is_the_ratio_of_numbers_of_histories_and_so_uniform(tiny, exact):
+def test_maxent_backward_policy_is_the_ratio_of_numbers_of_histories_and_so_uniform(tiny):
     """n(s) = t! of a state with t words, counted over all trajectories; P_B(s|s') = n(s) / n(s')."""
     counts, states = histories(tiny, exact.all_trajectories(tiny)), all_states(tiny)
     assert counts == [math.factorial(sum(token != tiny.empty for token in state)) for state in states.tolist()]

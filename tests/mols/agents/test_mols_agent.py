@@ -1,10 +1,9 @@
 """Which parameters one training step moves, by which loss and how far, for every objective and approach."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from each import each, each_algo, each_approach
+from every_agent import moved, started
 
 from mols.agents import base as learning
 from mols.agents import dqn
@@ -12,7 +11,6 @@ from mols.common.algorithm import train_step, update_backward, update_forward
 from mols.common.backward_loss import ema_update
 
 DQN = ("soft_dqn", "dqn")
-LEARNED = ("naive", "maxent", "tlm", "pessimistic")
 OWN_LOSS = ("maxent", "tlm", "pessimistic")  # approaches whose P_B has a loss and an optimiser of its own
 
 # What one step moves, whatever the approach, and what it moves besides, whatever the objective.
@@ -52,37 +50,6 @@ def snapshot(agent):
     return {name: [p.detach().clone() for p in group] for name, group in groups_of(agent).items()}
 
 
-def moved(before, after):
-    """Names of the groups in which anything changed."""
-    return {name for name in before if not all(map(torch.equal, before[name], after[name]))}
-
-
-def same(first, second):
-    """Whether all weights of two agents are the same bits, those of their copies included."""
-    return moved(snapshot(first), snapshot(second)) == set()
-
-
-def tilt(policies, seed=2):
-    """Another P_B."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for head in policies.backward_head.values():
-            head[2].weight.add_(torch.randn(head[2].weight.shape, generator=generator))
-
-
-@pytest.fixture
-def started(new_agent):
-    """``started(algo, approach)``: an agent with a non-uniform P_B, after two steps, and a fresh batch."""
-
-    def start(algo, approach, **options):
-        agent = new_agent(algo, approach, **({"rand_pb_init": True} | options))
-        for _ in range(2):
-            train_step(agent)
-        return agent, agent.sample()
-
-    return start
-
-
 # One step
 
 
@@ -120,12 +87,12 @@ def test_without_dueling_the_value_has_no_output_of_its_own(new_agent, algo):
 
 @each_algo
 @each_approach
-def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
+def test_the_two_updates_of_a_step_move_disjoint_parts(algo, approach):
     """P_B's own loss moves trunk, backward head, log n and the EMA model; P_F's objective moves the rest.
 
     The Q target among it, whatever the approach.
     """
-    agent, batch = started(algo, approach)
+    agent, batch = started("mols", algo, approach)
     online = MOVED_BY_ALGO[algo] | MOVED_BY_APPROACH[approach]
     before = snapshot(agent)
     update_backward(agent, batch)
@@ -139,28 +106,6 @@ def test_the_two_updates_of_a_step_move_disjoint_parts(started, algo, approach):
     else:
         assert moved(before, between) == set()
         assert moved(between, after) == online | ema(online) | q_target(algo)
-
-
-@each_algo
-@each_approach
-def test_the_optimisers_hold_whole_groups(new_agent, algo, approach):
-    agent = new_agent(algo, approach)
-    groups = agent.policies.groups()
-    assert {id(p) for p in agent.parameters()} == {id(p) for group in groups.values() for p in group}
-
-    def optimised(learner):
-        held = [id(p) for group in learner.optimizer.param_groups for p in group["params"]]
-        assert len(held) == len(set(held))
-        names = {name for name, group in groups.items() if {id(p) for p in group} <= set(held)}
-        assert len(held) == sum(len(groups[name]) for name in names)
-        return names
-
-    naive = {"backward_head"} if approach == "naive" else set()
-    assert optimised(agent.forward_learner) == MOVED_BY_ALGO[algo] | naive
-    if approach in OWN_LOSS:
-        assert optimised(agent.backward_learner) == {"trunk"} | MOVED_BY_APPROACH[approach]
-    else:
-        assert agent.backward_learner is None
 
 
 @each("algo", ["tb", "dqn"])
@@ -217,33 +162,9 @@ def test_gradients_are_clipped_before_the_step(new_agent, which, clipping):
 # What P_B the objective scores
 
 
-@each("approach", LEARNED)
-@each_algo
-def test_the_objective_scores_and_reaches_the_backward_policy_of_the_table(started, algo, approach):
-    """online, online detached: the loss follows the online heads at once; target, fixed: the EMA model's alone.
-
-    With the default options, and with the DQN objectives too; the gradient reaches the heads for naive alone.
-    """
-    agent, batch = started(algo, approach)
-    loss, heads = agent.forward_loss(batch), agent.policies.groups()["backward_head"]
-    gradients = torch.autograd.grad(loss, heads, allow_unused=True, retain_graph=True)
-    if approach == "naive":
-        assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
-    else:
-        assert set(gradients) == {None}
-    values = [loss.item()]
-    for policies in (agent.policies, agent.average):
-        tilt(policies)
-        values.append(agent.forward_loss(batch).item())
-    by_online, by_average = (abs(b - a) > 1e-3 for a, b in pairwise(values))
-    follows_online = approach in ("naive", "pessimistic")
-    assert (by_online, by_average) == (follows_online, not follows_online)
-    assert by_online or values[1] == values[0]
-
-
 @pytest.mark.parametrize("algo", ["tb", "dqn"])
-def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(started, algo):
-    agent, batch = started(algo, "uniform")
+def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(algo):
+    agent, batch = started("mols", algo, "uniform")
     found = agent.scored_log_pb(batch.transitions, agent.policies.features(batch.transitions.visited))
     legal = agent.environment.backward_mask(batch.transitions.visited).sum(1).tolist()
     rows = zip(batch.transitions.next_row.tolist(), batch.transitions.is_stop.tolist(), strict=True)
@@ -252,29 +173,3 @@ def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(started,
 
 
 # What P_B learns from
-
-
-def test_pessimistic_learns_from_the_last_twenty_batches_and_tlm_from_the_current_one(new_agent):
-    agent, twin = (new_agent("tb", approach, rand_pb_init=True, batch_size=3) for approach in ("pessimistic", "tlm"))
-    batches = [agent.sample() for _ in range(25)]
-    expected = [twin.backward_loss(batch).item() for batch in batches]  # a twin: the same weights
-    assert len(set(expected)) == 25
-    seen = {agent.backward_loss(batches[-1]).item() for _ in range(50)}
-    assert seen <= set(expected[5:]) and len(seen) > 15
-
-
-@pytest.mark.parametrize("approach", OWN_LOSS)
-def test_the_backward_policy_learns_its_own_loss(new_agent, approach):
-    """A sign error would raise it."""
-    agent = new_agent("db", approach, rand_pb_init=True, blr=0.01)
-    batch = agent.sample()
-    values = [update_backward(agent, batch) for _ in range(6)]
-    assert values[-1] < values[0] - 0.05
-
-
-@each_algo
-def test_naive_learns_by_the_objective(new_agent, algo):
-    agent = new_agent(algo, "naive", lr=0.01, corr_every=0)
-    for step in range(1, 4):
-        train_step(agent)
-        assert agent.evaluate(step)["pb_deviation"] > 1e-3

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from each import each, each_approach
+from same import assert_same_with_gradients
 
 from mols.common.algorithm import train_step
 from mols.common.backward_loss import APPROACHES
@@ -172,18 +173,6 @@ class Loop:
 
 def log_sum(values):
     return torch.stack(list(values)).logsumexp(0)
-
-
-def assert_same_with_gradients(found, expected, agent):
-    """Value, and gradient of every parameter: none where none should reach."""
-    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
-    parameters = list(agent.parameters())
-    ours, theirs = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (found, expected))
-    assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in ours)
-    for one, other in zip(ours, theirs, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
 @each("algo", BALANCE)

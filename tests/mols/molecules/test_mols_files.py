@@ -14,7 +14,8 @@ import pytest
 import torch
 from each import each
 from matplotlib.figure import Figure
-from small_runs import SMALL, command, contents, only_run, quicken
+from small_runs import SMALL, command, quicken
+from suites import contents, only_run
 
 from mols import plots
 from mols.common.terminal import ExperimentError

@@ -159,7 +159,7 @@ def test_a_learned_backward_policy_starts_at_uniform_and_elsewhere_with_rand_pb_
                 assert (head[0].weight != 0).all()
 
 
-def test_no_gradient_is_nan_at_the_empty_tree(small, with_holes, some, new_policies):
+def test_no_gradient_is_nan_at_the_empty_tree(small, some, new_policies):
     """Of a batch with s_0, and of s_0 alone, whose row of P_B is empty: nowhere on the way back through the heads."""
     policies = new_policies(small, approach="maxent")
     for states in (some, concatenate([small.initial_states(1)] * 2), rows_of(some, torch.tensor([0, 1]))):

@@ -141,7 +141,7 @@ def refused(run, *options):
     return err
 
 
-def test_bad_input_gets_one_sentence(run, tmp_path, monkeypatch):
+def test_bad_input_gets_one_sentence(run, tmp_path):
     for options in (("--epochs", "0"), ("--seconds", "0"), ("--seconds", "nan"), ("--threads", "0"), ("--seed", "-1")):
         assert "start above 0 and --seed at 0: choose others" in refused(run, *options)
     assert run("--epochs", "1")[0] == 0

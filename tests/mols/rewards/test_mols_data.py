@@ -168,7 +168,7 @@ def test_a_page_that_is_not_there_is_said(places, site):
     assert not list(places["cache"].iterdir())
 
 
-def test_without_a_network_the_message_says_where_to_put_the_file(places, site, monkeypatch):
+def test_without_a_network_the_message_says_where_to_put_the_file(places, site):
     site.shutdown()
     site.server_close()
     message = message_of(find, "weights.bin")

@@ -33,11 +33,6 @@ SMILES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def random_proxy():
     """Random weights in double precision, larger than initialisation makes them, so that molecules differ."""

@@ -5,7 +5,8 @@ import importlib
 import sys
 
 import pytest
-from small_runs import command, only_run, quicken, refused, without_pictures
+from small_runs import command, quicken, refused, without_pictures
+from suites import only_run
 
 from mols.rewards.own_function import load_function
 from mols.tasks import seh_frag

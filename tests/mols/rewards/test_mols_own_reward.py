@@ -16,7 +16,8 @@ from each import each
 from rdkit import Chem
 from rdkit.Chem import QED
 from same import assert_same
-from small_runs import checkpoint, command, metrics_without_time, only_run, quicken, refused, without_pictures
+from small_runs import command, quicken, refused, without_pictures
+from suites import checkpoint, metrics_without_time, only_run
 
 from mols import plots, settings
 from mols.agents.base import LearningAgent

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from each import each
-from small_runs import command, metrics_without_time, only_run, quicken, without_pictures
+from small_runs import command, quicken, without_pictures
+from suites import metrics_without_time, only_run
 
 from mols.rewards.own_state import SETTINGS, OwnState
 from mols.tasks import seh_frag

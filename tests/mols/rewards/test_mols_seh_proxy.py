@@ -15,6 +15,7 @@ import pytest
 import torch
 from rdkit import Chem
 from shared_data import SHARED, needs
+from test_mols_seh_features import SMILES
 from torch.nn.functional import leaky_relu
 
 from mols.common.terminal import ExperimentError
@@ -24,24 +25,6 @@ from mols.rewards.seh.proxy import ARRAYS, CHUNK, SehProxy, load_proxy, main
 
 ROOT = Path(__file__).resolve().parents[3]
 needs_data = needs("seh_reference.json", seh_proxy.WEIGHTS_FILE)
-
-SMILES = [
-    "CCO",
-    "O",  # no bonds
-    "[Na+].[Cl-]",  # no bonds, two atoms
-    "C.CC",  # an atom without a bond beside a bond: no self-loop
-    "N#Cc1ccncc1",
-    "CC(=O)Oc1ccccc1C(=O)O",
-    "O=S(=O)(c1ccccc1)N1CCOCC1",
-    "O=[PH]([O-])Br",
-    "CC(=O)NCc1nc2c(ncn2C2C(c3cn([NH+]4CCOCC4)c(=O)[nH]c3=O)OCC2[n+]2ccccc2)c(=O)[nH]1",
-    "FC(I)=C=C",
-]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

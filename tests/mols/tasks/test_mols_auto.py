@@ -5,7 +5,8 @@ import socket
 import time
 
 import pytest
-from small_runs import command, only_run, quicken, refused, stand_in, without_pictures
+from small_runs import command, quicken, refused, stand_in, without_pictures
+from suites import only_run
 
 from mols import settings
 from mols.rewards import downloads as files

@@ -5,13 +5,8 @@ import shlex
 import pytest
 from each import each
 from shared_data import needs
-from small_runs import (
-    checkpoint,
-    command,
-    metrics_without_time,
-    quicken,
-    without_pictures,
-)
+from small_runs import command, quicken, without_pictures
+from suites import checkpoint, metrics_without_time
 
 from mols.common.options import free_fields
 from mols.tasks import seh_frag

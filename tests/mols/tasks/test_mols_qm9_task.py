@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from each import each, each_algo
-from small_runs import SUITE, command, metrics_without_time, only_run, refused, without_pictures
+from small_runs import SUITE, command, refused, without_pictures
+from suites import metrics_without_time, only_run
 from test_mols_benchmark import require_table
 from test_mols_fields import EVERYWHERE, OWN
 

@@ -12,14 +12,8 @@ import pytest
 import torch
 from each import each
 from shared_data import SHARED, needs
-from small_runs import (
-    command,
-    metrics_without_time,
-    quicken,
-    refused,
-    stand_in,
-    without_pictures,
-)
+from small_runs import command, quicken, refused, stand_in, without_pictures
+from suites import metrics_without_time
 
 from mols.rewards import downloads as files
 from mols.rewards.seh.proxy import WEIGHTS_FILE
@@ -180,7 +174,7 @@ def test_a_data_folder_without_the_weights(no_data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", ["data", "cache/gflownet-tlm"])
-def test_weights_of_another_hash(place, no_data, tmp_path, monkeypatch, capsys):
+def test_weights_of_another_hash(place, no_data, tmp_path, capsys):
     put(tmp_path / place, WEIGHTS_FILE, b"damaged")
     argv = command("tb", tmp_path / "runs", *(["--data_dir", str(tmp_path / "data")] if place == "data" else []))
     refused(argv, f"{WEIGHTS_FILE} is damaged or another file (its sha256 is ", tmp_path, capsys)
@@ -261,7 +255,7 @@ def test_single_fragments_are_too_few_for_a_generated_test_set(no_data, tmp_path
 
 
 @needs(TEST_SET)
-def test_the_published_test_set(tmp_path, monkeypatch, capsys):
+def test_the_published_test_set(tmp_path, monkeypatch):
     quicken(monkeypatch)
     without_pictures(monkeypatch)
     monkeypatch.setenv("GFLOWNET_TLM_DATA", str(SHARED))

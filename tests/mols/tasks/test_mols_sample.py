@@ -12,7 +12,8 @@ import pytest
 import torch
 from rdkit import Chem
 from rdkit.Chem import QED, Descriptors
-from small_runs import command, contents, only_run, quicken, stand_in, without_pictures
+from small_runs import command, quicken, stand_in, without_pictures
+from suites import contents, only_run
 
 from mols import plots
 from mols.evaluation import fingerprint, is_unlike
@@ -138,7 +139,7 @@ def test_the_picture_is_drawn(runs, tmp_path):
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_grid_has_a_row_for_five(tmp_path, monkeypatch):
+def test_the_grid_has_a_row_for_five(monkeypatch):
     figures = []
     monkeypatch.setattr(plots.plt, "close", figures.append)
     for n in (0, 5, 6):
@@ -228,12 +229,12 @@ def test_what_exists_is_left_as_it_is(name, runs, take, tmp_path):
     assert (tmp_path / name).read_text() == "precious"
 
 
-def test_a_picture_has_another_name_than_the_csv(runs, take, tmp_path):
+def test_a_picture_has_another_name_than_the_csv(runs, take):
     status, _, err, _ = take(runs["seh_frag"], out="m.png")
     assert status == 2 and "m.png is the picture's name: choose another --out" in err
 
 
-def test_an_output_folder_that_is_not_there(runs, take, tmp_path):
+def test_an_output_folder_that_is_not_there(runs, take):
     status, _, err, _ = take(runs["seh_frag"], out="none/m.csv")
     assert status == 2 and "is not a folder: make it" in err
 
