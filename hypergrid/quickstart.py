@@ -112,7 +112,7 @@ def quickstart(n_trajectories: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hypergrid.quickstart", description=__doc__.splitlines()[0])
-    parser.add_argument("trajectories", type=int, nargs="?", default=160_000, help="of each run; the paper's: 1000000")
+    parser.add_argument("trajectories", type=int, nargs="?", default=120_000, help="of each run; the paper's: 1000000")
     n_trajectories = parser.parse_args(argv).trajectories
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.default_int_handler)

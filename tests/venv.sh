@@ -11,6 +11,7 @@ wanted=$(cat requirements.txt setup.py | cksum)
 if [ ! -x "$python" ] || [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
     echo "installing requirements.txt into .venv (a few minutes the first time)"
     [ -x "$python" ] || "$interpreter" -m venv .venv
-    "$python" -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+    # without compiling what is never imported
+    "$python" -m pip install --quiet --no-compile --disable-pip-version-check --requirement requirements.txt
     echo "$wanted" >.venv/installed
 fi
