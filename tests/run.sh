@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/venv.sh
-exec "$python" -m pytest --config-file tests/pytest.ini --numprocesses auto --maxprocesses 4 --dist loadfile tests "$@"
+exec "$python" -m pytest --config-file tests/pytest.ini --numprocesses auto --maxprocesses 4 --dist worksteal tests "$@"

@@ -171,8 +171,15 @@ PROMISED = (
 )
 
 
-@pytest.mark.parametrize("from_root", [False, True])
-@pytest.mark.parametrize("approach", ["tlm", "uniform"])
+@pytest.mark.parametrize(  # both places and both approaches; the slow ones are the rest of the product
+    "approach,from_root",
+    [
+        ("tlm", False),
+        ("uniform", True),
+        pytest.param("tlm", True, marks=pytest.mark.slow),
+        pytest.param("uniform", False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_promised_commands_work_letter_for_letter(approach, from_root, tmp_path):
     words = shlex.split(PROMISED + approach)[1:]
     if from_root:

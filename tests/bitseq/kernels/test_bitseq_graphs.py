@@ -186,6 +186,7 @@ print(hashlib.sha256(numbers.numpy().tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_compiles_and_one_that_loads_get_the_same_bits(tmp_path):
     """A run that is the first on its machine, killed and resumed, is the run that was not killed."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
