@@ -26,6 +26,7 @@ def started(folder: Path, trajectories="64", **streams) -> subprocess.Popen:
     return subprocess.Popen([*COMMAND, trajectories], cwd=folder, env=environment, stdin=subprocess.DEVNULL, **streams)
 
 
+@pytest.mark.slow
 def test_two_runs_end_in_a_table_and_a_picture_and_again_at_once(tmp_path):
     outputs = []
     for _ in range(2):
