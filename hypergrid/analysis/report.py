@@ -9,6 +9,7 @@ This file is the same, byte for byte, in every suite.
 
 import sys
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from ..suite import REPORTED, SHOWN
 from .tables import RUN, SUITE, describe_versions, markdown_table, new_parser, read_numbers
 
 RESULTS = SUITE / "results"
+PAGE_WIDTH = 120  # characters of a line that is not a table
 BEGIN, END = f"<!-- results: python -m {SUITE.name}.analysis.report -->", "<!-- end of results -->"
 
 
@@ -32,7 +34,8 @@ def describe_runs(results: pd.DataFrame) -> str:
         cells[column] = last[column].map(form.format, na_action="ignore").fillna("")
     heads = ["environment", "objective", "P_B", "seed", "trajectories", *(title for title, _ in shown.values())]
     origins = [f"`{SUITE.name}/results/{name}`: {describe_versions(rows)}." for name, rows in results.groupby("file")]
-    return "\n\n".join([markdown_table(heads, cells.itertuples(index=False)), *origins])
+    wrapped = [fill(origin, PAGE_WIDTH, break_long_words=False, break_on_hyphens=False) for origin in origins]
+    return "\n\n".join([markdown_table(heads, cells.itertuples(index=False)), *wrapped])
 
 
 def replace_section(page: str, section: str, begin: str = BEGIN, end: str = END) -> str:
