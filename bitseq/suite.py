@@ -20,7 +20,7 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("num_iterations", "batch_size")
 BACKWARD_LEARNING_RATE = "backward_learning_rate"
-OF_ENVIRONMENT: dict[str, str] = {}  # fields that make another environment, unless they have this value
+OF_ENVIRONMENT: dict[str, Any] = {}  # fields that make another environment, unless they have this value
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -29,6 +29,8 @@ CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("gamma", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"n=120-k=8": "bit strings"}
+# Environment of a smaller setting: the paper's that it takes the place of.
+SMALL = {"n=32-k=4": "n=120-k=8"}
 _CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",
@@ -67,8 +69,13 @@ EXPECTATIONS = (
     Expectation("C6", _STRINGS, ALL, MODES, "similar", (WITHOUT_DECAY,)),
 )
 
-# The table of the README: which CSV files of results, and which columns of a run's last row.
+# The tables of the README: of which CSV files, a number of each cell, and columns of a run's last row.
 REPORTED = ("evidence*.csv", "figure2_partial.csv")
+COMPARED = {
+    "Modes found, mean over the run": (MODES, "{:.1f}"),
+    "Mean log R at the end (nats)": (Metric("", "mean_log_reward", "step", last, 1, 0), "{:.1f}"),
+    "Reward correlation at the end": (CORRELATION, "{:.3f}"),
+}
 SHOWN = {
     "modes_found": ("modes found", "{:.0f}"),
     "modes_current": ("modes of the last 1,000", "{:.0f}"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor
+from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor, last
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/hypergrid/golden.json). Version 2 of the DQN objectives: a new transition enters the replay with its own
@@ -20,7 +20,7 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
-OF_ENVIRONMENT: dict[str, str] = {}  # fields that make another environment, unless they have this value
+OF_ENVIRONMENT: dict[str, Any] = {}  # fields that make another environment, unless they have this value
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)
@@ -28,6 +28,8 @@ CHOICE = CONVERGENCE  # by which learning rates are chosen
 DECAY = ("algo.backward_learning_rate_decay", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"standard": "standard", "hard": "hard"}
+# Environment of a smaller setting: the paper's that it takes the place of.
+SMALL: dict[str, str] = {}
 _CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "trajectories",
@@ -57,8 +59,12 @@ EXPECTATIONS = (
     Expectation("C6", _GRIDS, ALL, CONVERGENCE, "similar", (WITHOUT_DECAY,)),
 )
 
-# The table of the README: which CSV files of results, and which columns of a run's last row.
+# The tables of the README: of which CSV files, a number of each cell, and columns of a run's last row.
 REPORTED = ("evidence*.csv", "figure1.csv")
+COMPARED = {
+    "Decades above a perfect sampler, mean over the run": (CONVERGENCE, "{:.3f}"),
+    "Exact total variation at the end": (Metric("", "exact_total_variation", "trajectories", last, -1, 0), "{:.3f}"),
+}
 SHOWN = {
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),
     "exact_total_variation": ("exact total variation", "{:.4f}"),

@@ -22,7 +22,7 @@ IDENTITY = {
 LENGTH = ("n", "batch_size")
 BACKWARD_LEARNING_RATE = "blr"
 # Fields whose other values make results of their own, named with the environment; older runs lack them.
-OF_ENVIRONMENT = {"charges": "paper", "precision": "float32"}
+OF_ENVIRONMENT: dict[str, Any] = {"charges": "paper", "precision": "float32", "width": 128}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -31,6 +31,8 @@ CHOICE = MODES  # by which learning rates are chosen
 DECAY = ("blrd", 2e6)  # steps in which P_B's learning rate halves, of 20,000; off from this value on
 
 ENVIRONMENTS = {"qm9": "QM9", "seh_frag": "sEH"}
+# Environment of a smaller setting: the paper's that it takes the place of.
+SMALL = {f"{task} width=64": task for task in ENVIRONMENTS}
 _CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",
@@ -66,8 +68,13 @@ EXPECTATIONS = (
     Expectation("C6", _BOTH, ALL, MODES, "similar", (WITHOUT_DECAY,)),
 )
 
-# The table of the README: which CSV files of results, and which columns of a run's last row.
+# The tables of the README: of which CSV files, a number of each cell, and columns of a run's last row.
 REPORTED = ("evidence*.csv",)
+COMPARED = {
+    "Modes found, mean over the run": (MODES, "{:.1f}"),
+    "Top-100 reward at the end": (Metric("", "top_100_reward", "step", last, 1, 0), "{:.3f}"),
+    "Reward correlation at the end": (CORRELATION, "{:.3f}"),
+}
 SHOWN = {
     "modes_found_0.875": ("modes found (r >= 0.875)", "{:.0f}"),
     "modes_found_1": ("modes found (r >= 1)", "{:.0f}"),

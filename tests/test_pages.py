@@ -17,7 +17,7 @@ from each import each
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("hypergrid", "bitseq", "mols")
 PAGES = [page for folder in (".github", "", *SUITES) for page in sorted((ROOT / folder).glob("*.md"))]
-GENERATED = re.compile(r"<!-- (?:results|published):.*?<!-- end of \w+ -->", re.DOTALL)
+GENERATED = re.compile(r"<!-- (?:results|published|cells):.*?<!-- end of \w+ -->", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 HEREDOC = re.compile(r"<<'END'\n.*?^ *END$", re.DOTALL | re.MULTILINE)
 SETTING = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)  # of the environment, before a command

@@ -60,8 +60,9 @@ def _suite_of(run: Path) -> object:
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
     run: dict[str, Any] = {name: config.get(key) for name, key in IDENTITY.items()}
-    others = [config[key] for key, usual in OF_ENVIRONMENT.items() if config.get(key, usual) != usual]
-    return run | {"environment": " ".join([run["environment"], *others])} if others else run
+    others = [(key, config[key]) for key, usual in OF_ENVIRONMENT.items() if config.get(key, usual) != usual]
+    words = [value if isinstance(value, str) else f"{key}={value}" for key, value in others]
+    return run | {"environment": " ".join([run["environment"], *words])} if others else run
 
 
 def run_columns(config: dict[str, Any], varying: Sequence[str]) -> dict[str, str]:

@@ -1,26 +1,61 @@
-"""The results section of the READMEs, from the committed CSVs of a suite's results folder that suite.py names.
+"""The tables of results in the READMEs, from the committed CSVs of a suite's results folder that suite.py names.
 
     python -m <suite>.analysis.report [--check]
 
-Rewrites what stands between the suite's two results markers in its README.md and, where it is checked out beside it
-and has them too, the repository's. ``--check`` writes nothing and fails if a section is not what the CSVs say.
+Rewrites what stands between the suite's markers in its README.md and, where it is checked out beside it and has them
+too, the repository's: ``results``, the end of every run, and ``cells``, where a page has it, the seeds of each cell
+together. ``--check`` writes nothing and fails if a section is not what the CSVs say.
 This file is the same, byte for byte, in every suite.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
+import numpy as np
 import pandas as pd
 
+from ..common.backward_loss import APPROACHES
 from ..common.files import write_text
+from ..common.reporting import ALL, Metric
 from ..common.terminal import ExperimentError, command
-from ..suite import REPORTED, SHOWN
-from .tables import RUN, SUITE, describe_versions, markdown_table, new_parser, read_numbers
+from ..suite import CHOICE, COMPARED, ENVIRONMENTS, REPORTED, SHOWN
+from . import tables
+from .statistics import interquartile_mean
+from .tables import OBJECTIVES, RUN, SUITE, VALUE, describe_versions, markdown_table, new_parser, read_numbers
 
 RESULTS = SUITE / "results"
 PAGE_WIDTH = 120  # characters of a line that is not a table
-BEGIN, END = f"<!-- results: python -m {SUITE.name}.analysis.report -->", "<!-- end of results -->"
+PROGRAM = f"python -m {SUITE.name}.analysis"
+BEGIN, END = f"<!-- results: {PROGRAM}.report -->", "<!-- end of results -->"
+CELLS = f"<!-- cells: {PROGRAM}.report -->", "<!-- end of cells -->"
+
+
+def describe_cells(files: Sequence[Path]) -> str:
+    """For each number of a run that suite.py compares, a Markdown table of it by cell and approach."""
+    table = tables.main_runs(tables.read_results(files))
+    chosen = tables.chosen_runs(tables.run_numbers(table, CHOICE), CHOICE, n_tuning=1)[RUN]
+    compared = [f"**{title}**\n\n{_compare(table, chosen, *how)}" for title, how in COMPARED.items()]
+    return "\n\n".join(compared)
+
+
+def _compare(table: pd.DataFrame, chosen: pd.DataFrame, metric: Metric, form: str) -> str:
+    """Interquartile mean over the seeds, smallest to largest, and in brackets their number."""
+    numbers = tables.run_numbers(table, metric).merge(chosen)
+    known = numbers.groupby(RUN[:3])[VALUE].agg(list).map(lambda values: _describe_seeds(np.array(values), form))
+    approaches = [name for name in APPROACHES if name in set(numbers["approach"])]
+    cells = known.unstack().reindex(columns=approaches).fillna("not run")
+    places = [*ENVIRONMENTS, *sorted(set(numbers["environment"]) - {*ENVIRONMENTS})]
+    order = sorted(cells.index, key=lambda place: (places.index(place[0]), [*ALL, place[1]].index(place[1])))
+    rows = [[name, OBJECTIVES[objective], *cells.loc[(name, objective)]] for name, objective in order]
+    cited = [f"{name} [{APPROACHES[name].source}]" for name in approaches]
+    return markdown_table(["environment", "objective", *cited], rows)
+
+
+def _describe_seeds(values: np.ndarray, form: str) -> str:
+    spread = f", {form.format(values.min())} to {form.format(values.max())}" if len(values) > 1 else ""
+    return f"{form.format(interquartile_mean(values))}{spread} ({len(values)})"
 
 
 def describe_runs(results: pd.DataFrame) -> str:
@@ -53,19 +88,19 @@ def update_pages(check: bool) -> None:
     Raises ExperimentError: there is no CSV, no marker or, where only to ``check``, a stale page.
     """
     found = sorted(path for pattern in REPORTED for path in RESULTS.glob(pattern))
-    program = f"python -m {SUITE.name}.analysis"
     if not found:
-        raise ExperimentError(f"there is no {' or '.join(REPORTED)} in {RESULTS}: make it by {program}.collect")
-    section = describe_runs(pd.concat([read_numbers(path).assign(file=path.name) for path in found]))
+        raise ExperimentError(f"there is no {' or '.join(REPORTED)} in {RESULTS}: make it by {PROGRAM}.collect")
+    runs = describe_runs(pd.concat([read_numbers(path).assign(file=path.name) for path in found]))
     stale: dict[Path, str] = {}
     for page in (SUITE / "README.md", SUITE.parent / "README.md"):
         old = page.read_text(encoding="utf-8") if page.exists() else ""
         if page.exists() and (page.parent == SUITE or BEGIN in old):
-            new = replace_section(old, section)
+            new = replace_section(old, runs)
+            new = replace_section(new, describe_cells(found), *CELLS) if CELLS[0] in old else new
             stale |= {page: new} if new != old else {}
     if check and stale:
         names = ", ".join(str(page.relative_to(SUITE.parent)) for page in stale)
-        raise ExperimentError(f"stale results in {names}: run {program}.report")
+        raise ExperimentError(f"stale results in {names}: run {PROGRAM}.report")
     for page, new in stale.items():
         write_text(page, new)
 

@@ -15,13 +15,14 @@ objective. Every run gives one number:
 ``statistics.py`` says what decides a comparison. The margin is 0.05 decades (12%) of l1_dist, 10% of the baseline's
 modes, 0.05 of a correlation. A claim is supported if all its comparisons are, contradicted if one is. Of many
 comparisons at 95% some are wrong by chance; no correction is made. An approach's learning rate is chosen once, on the
-tuning seeds, by the number of C1 (hypergrid) or C2 to C4 (elsewhere).
+tuning seeds, by the number of C1 (hypergrid) or C2 to C4 (elsewhere). Runs of a smaller setting than the paper's are
+compared by the same rules, as claims of their own that say so.
 This file is the same, byte for byte, in every suite.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -31,17 +32,26 @@ from ..common.backward_loss import APPROACHES
 from ..common.files import written
 from ..common.reporting import ALL, BASELINES, WITHOUT_DECAY, Expectation
 from ..common.terminal import ExperimentError, command
-from ..suite import CHOICE, DECAY, EXPECTATIONS, STATEMENTS
+from ..suite import CHOICE, DECAY, EXPECTATIONS, SMALL, STATEMENTS
 from . import tables
 from .labels import make_bibliography
 from .statistics import CONTRADICTED, MIN_SEEDS, SEEDS_TRIED, SUPPORTED, UNDECIDED, Comparison, compare
-from .tables import OBJECTIVES, RUN, VALUE
+from .tables import OBJECTIVES, RUN, SMALL_SETTING, VALUE
 
 OURS = "tlm"
 HEADS = (
     *("claim", "environment", "objective", "TLM against", "expected", "number of a run", "up to", "learning rates"),
     *("seeds", "TLM", "other", "difference (95%)", "P(TLM better) (95%)", "verdict"),
 )
+
+
+def with_small_setting(expectations: Sequence[Expectation]) -> list[Expectation]:
+    """The expectations, then the same of the smaller environments that take the place of the paper's in a small setting."""
+    small = []
+    for expectation in expectations:
+        places = tuple(name for name, of in SMALL.items() if of in expectation.environments)
+        small.append(replace(expectation, claim=expectation.claim + SMALL_SETTING, environments=places))
+    return [*expectations, *(expectation for expectation in small if expectation.environments)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ def compare_all(table: pd.DataFrame, n_tuning: int) -> list[Result]:
     """Every comparison of the suite's claims, those of approaches beyond the paper's behind the paper's."""
     found, main = [], tables.main_runs(table)
     chosen = tables.chosen_runs(tables.run_numbers(main, CHOICE), CHOICE, n_tuning)
-    for expectation in EXPECTATIONS:
+    for expectation in with_small_setting(EXPECTATIONS):
         if expectation.against == (WITHOUT_DECAY,):
             runs = _decay_runs(table, expectation, *DECAY)
         else:
@@ -117,7 +127,7 @@ def judge_claim(results: Sequence[Result]) -> tuple[str, int | None]:
 def describe_claims(results: Sequence[Result], table: pd.DataFrame, files: Sequence[Path], n_tuning: int) -> str:
     """The claims, then every comparison that was measured, then how to read them, in Markdown."""
     claims = []
-    for claim, statement in STATEMENTS.items():
+    for claim, statement in [(claim + kind, said) for kind in ("", SMALL_SETTING) for claim, said in STATEMENTS.items()]:
         own = [r for r in results if r.expectation.claim == claim and r.baseline in (*BASELINES, WITHOUT_DECAY)]
         if any(result.comparison for result in own):
             verdicts = [result.verdict for result in own]

@@ -25,6 +25,7 @@ REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "results_version")
 TEXTS = ("suite", *RUN[:3], "git_hash", "stretches")  # columns that hold no numbers, besides varied fields
 SAME_OBJECTIVE = {"dqn": "munchausen_dqn"}
 OBJECTIVES = {"munchausen_dqn": "MunchausenDQN", "db": "DB", "tb": "TB", "subtb": "SubTB", "soft_dqn": "SoftDQN"}
+SMALL_SETTING = ", small setting"  # behind the claims and titles of runs of a smaller setting than the paper's
 VARYING = "varying"  # the column that read_results adds: the varied fields of the row's CSV
 VALUE = "value"  # the column of the metric in question
 

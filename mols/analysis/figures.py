@@ -24,11 +24,11 @@ from ..common.backward_loss import APPROACHES
 from ..common.files import written
 from ..common.reporting import ALL, Figure
 from ..common.terminal import ExperimentError, command, file_name
-from ..suite import FIGURES
+from ..suite import FIGURES, SMALL
 from . import tables
 from .labels import curve_style, label_approach
 from .statistics import MIN_SEEDS_OF_A_BAND, band, interquartile_mean
-from .tables import OBJECTIVES, RUN, VALUE
+from .tables import OBJECTIVES, RUN, SMALL_SETTING, VALUE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -64,7 +64,8 @@ def select_rows(figure: Figure, table: pd.DataFrame, n_tuning: int, field: str =
         chosen = bool((rows.groupby(RUN[:3])["learning_rate"].nunique() > 1).any())
         if figure.every_rate and not chosen:
             return rows[:0]
-    title = rows["environment"].replace(figure.environments)
+    small = {name: f"{figure.environments[of]}, small" for name, of in SMALL.items()}
+    title = rows["environment"].replace(figure.environments | small)
     if figure.every_rate:
         title, chosen = title + rows["learning_rate"].map(", rate {:g}".format), False
     added: dict[str, Any] = {PANELS: title, SETTING: setting, CHOSEN: chosen}
@@ -106,7 +107,7 @@ def draw_figure(figure: Figure, rows: pd.DataFrame, caption: str) -> matplotlib.
         axes[0, 0].xaxis.set_minor_locator(NullLocator())
     else:
         axes[0, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
-    picture.suptitle(figure.title)
+    picture.suptitle(figure.title + SMALL_SETTING * (set(rows["environment"]) <= SMALL.keys()))
     handles = [Line2D([], [], label=label_approach(name), **curve_style(name)) for name in _order(rows)]
     handles += [Line2D([], [], color="grey", linestyle=line, label=name) for name, line in lines.items() if name]
     handles += [Line2D([], [], **FLOOR)] if figure.floor in rows else []

@@ -122,6 +122,18 @@ def test_the_claims_cover_what_the_paper_says():
     assert {key[1] for key in rows if key[0] == "C6"} == {*places, "standard", "hard"}
 
 
+def test_a_smaller_setting_has_claims_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "SMALL", {"6x6": "standard"})
+    rows = cells({"tlm": 2.0, "uniform": 4.0}, environment="6x6") + cells({"tlm": 4.0, "uniform": 2.0})
+    path = write_csv(tmp_path / "a.csv", rows)
+    found = {key: comparison.verdict for key, comparison in comparisons(path).items() if comparison}
+    small, of_paper = ("C1, small setting", "6x6", "db", "uniform"), ("C1", "standard", "db", "uniform")
+    assert found == {small: SUPPORTED, of_paper: CONTRADICTED}
+    table = tables.read_results([path])
+    lines = claims.describe_claims(claims.compare_all(table, 1), table, [path], 1).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| C1", "| C1, small setting"]
+
+
 def test_decay_is_compared_on_against_off(tmp_path):
     field = "algo.backward_learning_rate_decay"
     rows = cells({"tlm": 2.0}, **{field: 0.999}) + cells({"tlm": 2.0 * 10**0.02}, **{field: 1.0})

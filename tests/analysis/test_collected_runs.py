@@ -5,12 +5,13 @@ import json
 import math
 
 import pytest
+from collected_csv import grid_run, write_csv
 from each import each
 from suites import BITSEQ, HYPERGRID, MOLS, SUITES, Suite, each_suite, quicken
 
 from hypergrid.common.run_folder import read_metrics
 
-ENVIRONMENTS = {"hypergrid": "standard", "bitseq": "n=8-k=2", "mols": "seh_frag"}
+ENVIRONMENTS = {"hypergrid": "standard", "bitseq": "n=8-k=2", "mols": "seh_frag width=16"}
 IDENTITY = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
 TWO_ROWS = {"num_iterations": 2, "validate_every": 1, "corr_every": 1, "exact_every": 1}
 RATE = {"hypergrid": "algo.backward_learning_rate", "bitseq": "backward_learning_rate", "mols": "blr"}
@@ -125,6 +126,17 @@ def test_the_report_goes_between_this_suites_markers(suite, tmp_path, monkeypatc
         value = metrics.get(name, [math.nan])[-1]
         assert shown.get(head, "") in ((shape.format(value),) if value == value else ("", "-")), head
     assert len(columns.keys() & metrics.keys()) > 5
+
+
+def test_the_seeds_of_a_cell_are_shown_together(tmp_path):
+    runs = [grid_run(10**0.2, seed=1), grid_run(10**0.4, seed=2), grid_run(10.0, objective="tb", approach="uniform")]
+    path = write_csv(tmp_path / "figure1.csv", [row | {"exact_total_variation": 0.5} for run in runs for row in run])
+    lines = HYPERGRID.module("analysis.report").describe_cells([path]).splitlines()
+    heads = "| environment | objective | uniform [malkin2022trajectory] | tlm [gritsaev2025optimizing] |"
+    assert lines[0].startswith("**Decades above a perfect sampler") and lines[2] == heads
+    rows = ["| standard | DB | not run | 0.300, 0.200 to 0.400 (2) |", "| standard | TB | 1.000 (1) | not run |"]
+    assert lines[4:6] == rows
+    assert lines[-1] == "| standard | TB | 0.500 (1) | not run |"
 
 
 @each_suite

@@ -74,6 +74,14 @@ def test_environments_of_other_sizes_alone_have_no_empty_row(drawn):
     assert {title.split(",")[0] for title in axes} == {"small"}
 
 
+def test_a_smaller_setting_is_called_small(drawn, monkeypatch):
+    monkeypatch.setattr(figures, "SMALL", {"6x6": "standard"})
+    axes, picture = drawn(grid_run(2.0, environment="6x6"))
+    assert {title.split(", ")[:2] == ["standard", "small"] for title in axes} == {True}
+    assert picture.get_suptitle() == f"{FIGURE1.title}, small setting"
+    assert drawn(grid_run(2.0))[1].get_suptitle() == FIGURE1.title
+
+
 def test_runs_from_before_there_was_a_floor_are_drawn_without_one(drawn):
     axes, picture = drawn(grid_run(2.0), replace(FIGURE1, floor="new_floor"))
     assert len(axes["standard, DB"].lines) == 1
