@@ -60,7 +60,7 @@ def shorten(command: str) -> str:
         command = re.sub(rf"\b{name}\b", value, command)
     command = re.sub(r"^timeout -s INT \d+ ", "", command)
     command = re.sub(r"\bSCALE=\S+ ", "", command)
-    return re.sub(r"(bash \w+/sweeps/\w+\.sh)", r"SCALE=0.001 \1 | head -5", command)
+    return re.sub(r"(bash \w+/sweeps/\w+\.sh)", r"SCALE=0.001 \1 | sed -n 1,5p", command)
 
 
 def attempt(command: str, folder: Path, seconds: float) -> str:
