@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from hypergrid.common.reporting import ALL, WITHOUT_DECAY, Expectation, Figure, Metric, Published, excess_over_floor, last
+from hypergrid.common.reporting import (
+    ALL,
+    WITHOUT_DECAY,
+    Expectation,
+    Figure,
+    Metric,
+    Published,
+    excess_over_floor,
+    last,
+)
 
 # Raised when what is computed changes, never when code is only moved, renamed or made faster; a test says when
 # (tests/hypergrid/golden.json). Version 2 of the DQN objectives: a new transition enters the replay with its own
@@ -63,7 +72,10 @@ EXPECTATIONS = (
 REPORTED = ("evidence*.csv", "figure1.csv")
 COMPARED = {
     "Decades above a perfect sampler, mean over the run": (CONVERGENCE, "{:.3f}"),
-    "Exact total variation at the end": (Metric("", "exact_total_variation", "trajectories", last, -1, 0), "{:.3f}"),
+    "Exact total variation at the end": (
+        Metric("", "exact_total_variation", "trajectories", last, -1, 0),
+        "{:.3f}",
+    ),
 }
 SHOWN = {
     "pb_deviation": ("P_B deviation (nats)", "{:.3f}"),

@@ -46,7 +46,7 @@ HEADS = (
 
 
 def with_small_setting(expectations: Sequence[Expectation]) -> list[Expectation]:
-    """The expectations, then the same of the smaller environments that take the place of the paper's in a small setting."""
+    """The expectations, then the same of the environments that take the place of the paper's in a smaller setting."""
     small = []
     for expectation in expectations:
         places = tuple(name for name, of in SMALL.items() if of in expectation.environments)
@@ -127,7 +127,8 @@ def judge_claim(results: Sequence[Result]) -> tuple[str, int | None]:
 def describe_claims(results: Sequence[Result], table: pd.DataFrame, files: Sequence[Path], n_tuning: int) -> str:
     """The claims, then every comparison that was measured, then how to read them, in Markdown."""
     claims = []
-    for claim, statement in [(claim + kind, said) for kind in ("", SMALL_SETTING) for claim, said in STATEMENTS.items()]:
+    statements = STATEMENTS | {claim + SMALL_SETTING: statement for claim, statement in STATEMENTS.items()}
+    for claim, statement in statements.items():
         own = [r for r in results if r.expectation.claim == claim and r.baseline in (*BASELINES, WITHOUT_DECAY)]
         if any(result.comparison for result in own):
             verdicts = [result.verdict for result in own]

@@ -252,10 +252,13 @@ class Run:
             names, rows = read_rows(self._metrics, list, torn=True)
         except ExperimentError as error:
             raise ExperimentError(f"{error}, or use {self._flag}=overwrite") from error
-        if tuple(names) != self.columns:
-            raise ExperimentError(f"{self._metrics} has other columns than this program: use {self._flag}=overwrite")
-        kept = [",".join(row.values()) for row in rows if float(row["step"]) <= step]
-        write_text(self._metrics, "\n".join([",".join(names), *kept]) + "\n")
+        if not {"step"} <= set(names) <= set(self.columns):  # a column that is newer than the run is empty so far
+            raise ExperimentError(
+                f"{self._metrics} has other columns than this program: use {self._flag}=overwrite, or the program of "
+                f"commit {self._meta.get('git_hash')}"
+            )
+        kept = [",".join(row.get(name, "") for name in self.columns) for row in rows if float(row["step"]) <= step]
+        write_text(self._metrics, "\n".join([",".join(self.columns), *kept]) + "\n")
 
 
 def restore_agent(agent: Any, path: Path, advice: str) -> tuple[int, float]:

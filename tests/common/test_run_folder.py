@@ -452,6 +452,17 @@ def test_the_first_row_after_a_torn_line_is_whole(open_run):
     assert read_metrics(directory)["l1_dist"] == [1 / step for step in range(1, 6)]
 
 
+def test_a_run_goes_on_with_a_column_that_it_did_not_have(open_run):
+    directory = unfinished(open_run(), steps=range(1, 4), checkpoint=3)
+    path = directory / "metrics.csv"
+    *known, newer = path.read_text().splitlines()[0].split(",")
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    train(open_run("resume"), steps=range(4, 6), checkpoint=5)
+    metrics = read_metrics(directory)
+    assert tuple(metrics) == (*known, newer) and metrics["step"] == [1, 2, 3, 4, 5]
+    assert [cell == "" for cell in (line.split(",")[-1] for line in path.read_text().splitlines()[1:4])] == [True] * 3
+
+
 DAMAGED = [  # what it is replaced by, where, and what is said
     ("step", "epoch", "other columns"),
     ("step,", "", "line 2 has 8 cells, not 7"),
