@@ -68,7 +68,7 @@ class PolicySettings(Group):
     n_layers: int = option(3, "encoder layers", ge=1, le=1e3)
     n_heads: int = option(8, "attention heads, a divisor of the width", ge=1)
     ff_width: int = option(64, "hidden units of a feed-forward layer", ge=1, le=1e5)
-    dropout: float = option(0.1, "in training; never in targets and evaluation", ge=0, le=0.99)
+    dropout: float = option(0.1, "share of units dropped in training; none in targets and evaluation", ge=0, le=0.99)
     rand_action_prob: float = option(0.001, "share of uniformly random actions in training", ge=0, le=1)
 
 
@@ -76,10 +76,10 @@ class LearningSettings(Group):
     """Learning"""
 
     learning_rate: float = option(
-        1e-3, "Adam of P_F, and of naive's P_B", gt=0, aliases=("lr",), paper="5e-4, 1e-3, 2e-3"
+        1e-3, "learning rate of P_F, and of naive's P_B, by Adam", gt=0, aliases=("lr",), paper="5e-4, 1e-3, 2e-3"
     )
-    weight_decay: float = option(1e-5, "of both optimisers", ge=0)
-    log_z_learning_rate: float = option(1e-3, "Adam of each of log Z's 64 parts", gt=0, objectives=("tb",))
+    weight_decay: float = option(1e-5, "weight decay of both optimisers", ge=0)
+    log_z_learning_rate: float = option(1e-3, "learning rate of log Z's 64 parts, by Adam", gt=0, objectives=("tb",))
     good_trajectories: int = option(0, "trajectories back from good strings in P_F's loss", ge=0, objectives=BALANCE)
     subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=("subtb",))
 
@@ -88,9 +88,14 @@ class BackwardSettings(Group):
     """Backward policy"""
 
     backward_learning_rate: float = option(
-        None, "Adam of P_B's own loss", shown="learning_rate's", gt=0, approaches=OWN_LOSS, aliases=("blr",)
+        None,
+        "learning rate of P_B's own loss, by Adam",
+        shown="learning_rate's",
+        gt=0,
+        approaches=OWN_LOSS,
+        aliases=("blr",),
     )
-    gamma: float = option(0.9999, "its learning rate's factor per step; 1: off", gt=0, le=1, approaches=DECAYED)
+    gamma: float = option(0.9999, "factor of that rate per step; 1: it stays", gt=0, le=1, approaches=DECAYED)
     target_decay: float = option(
         0.9,
         "weight of the old parameters in the targets, P_B's and the whole model's; 0: a copy each step",
@@ -137,8 +142,10 @@ class EvaluationSettings(Group):
 class MachineSettings(Group):
     """Run"""
 
-    device: Literal["cpu", "cuda"] = option(None, "where it runs", shown="cuda, else cpu", free=True)
-    threads: int = option(1, "of torch; two runs of one thread beat one run of two", ge=1, le=1024, free=True)
+    device: Literal["cpu", "cuda"] = option(None, "where the run computes", shown="cuda, else cpu", free=True)
+    threads: int = option(
+        1, "threads of torch; two runs of one thread are faster than one run of two", ge=1, le=1024, free=True
+    )
     kernels: Literal["auto", "torch", "compiled"] = option(
         "auto",
         "the encoder: torch's layers, or compiled functions, which draw other dropouts; auto: compiled on a CPU "
@@ -148,7 +155,7 @@ class MachineSettings(Group):
     output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
     checkpoint_every: int = option(500, "steps between checkpoints", ge=1, free=True)
-    wandb: Text = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
+    wandb: Text = option("", "project to log to; empty: none. WANDB_MODE=offline works without a network", free=True)
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 

@@ -30,15 +30,15 @@ MAX_STATES = 2**62  # a state has a number of 64 bits
 
 
 class GeneralSettings(Group):
-    """General: of every run"""
+    """General: for every run"""
 
     seed: int = option(1, "splits into streams for initialisation, sampling, replay, evaluation", ge=1, named=False)
     device: Literal["cpu", "cuda"] = option("cpu", "cuda is slower: the network is small", free=True)
-    threads: int = option(1, "of torch; two runs of one thread beat one run of two", ge=1, free=True)
+    threads: int = option(1, "threads of torch; two runs of one thread are faster than one run of two", ge=1, free=True)
     kernels: Literal["auto", "torch", "compiled"] = option(
         "auto", "the rollout: compiled (auto), or torch, the readable form: the same draws, far slower", free=True
     )
-    n_trajectories: int = option(1_000_000, "sampled in the whole run, rounded up to whole iterations", ge=1)
+    n_trajectories: int = option(1_000_000, "trajectories of the whole run, rounded up to whole iterations", ge=1)
     n_envs: int = option(16, "trajectories per iteration", ge=1, le=1e6)
     validation_interval: int = option(100, "iterations between rows of metrics.csv", ge=1)
     validation_samples: int = option(
@@ -47,17 +47,19 @@ class GeneralSettings(Group):
     exact_interval: int = option(
         5_000, "iterations between exact distances, on grids of up to a million states; 0: never", ge=0
     )
-    checkpoint_interval: int = option(1_000, "iterations", ge=1, free=True)
+    checkpoint_interval: int = option(1_000, "iterations between checkpoints", ge=1, free=True)
     output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
-    wandb_project: Text = option("", "WANDB_MODE=offline works without a network", free=True)
+    wandb_project: Text = option(
+        "", "project to log to; empty: none. WANDB_MODE=offline works without a network", free=True
+    )
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 
 class EnvironmentSettings(Group):
     """Environment: a grid of height^ndim states"""
 
-    name: str = option("standard", "of the reward: standard, hard or your own", pattern=r"^\w+$", named=False)
+    name: str = option("standard", "name of the reward: standard, hard or your own", pattern=r"^\w+$", named=False)
     ndim: int = option(4, "D, number of coordinates", ge=1)
     height: int = option(20, "H, values per coordinate", ge=3)
     R0: float = option(1e-3, "reward of every state; hard: 1e-4", gt=0)
@@ -70,9 +72,9 @@ class AlgorithmSettings(Group):
 
     name: Literal[*LEARNING, *REFERENCES] = option("munchausen_dqn", "loss of P_F, or a reference", named=False)
     backward_approach: Literal[*APPROACHES] = option("tlm", "what trains P_B", named=False)
-    learning_rate: float = option(1e-3, "Adam of P_F", gt=0)
-    backward_learning_rate: float = option(1e-3, "Adam of P_B (tlm, pessimistic)", gt=0)
-    backward_learning_rate_decay: float = option(0.999, "factor per step (tlm); 1: off", gt=0, le=1)
+    learning_rate: float = option(1e-3, "learning rate of P_F, by Adam", gt=0)
+    backward_learning_rate: float = option(1e-3, "learning rate of P_B's own loss, by Adam (tlm, pessimistic)", gt=0)
+    backward_learning_rate_decay: float = option(0.999, "factor of that rate per step (tlm); 1: it stays", gt=0, le=1)
     target_decay: float = option(
         0.75, "weight of the old parameters in the targets of P_B (tlm) and Q; 0: no target", ge=0, lt=1
     )
@@ -82,7 +84,7 @@ class AlgorithmSettings(Group):
     gradient_clipping: float = option(0.0, "largest norm of a gradient; 0: off", ge=0)
     hidden_width: int = option(256, "units of a hidden layer", ge=1, le=1e5)
     hidden_layers: int = option(2, "hidden layers of the trunk", ge=1)
-    log_z_learning_rate: float = option(0.1, "Adam of log Z", gt=0, objectives=["tb"])
+    log_z_learning_rate: float = option(0.1, "learning rate of log Z, by Adam", gt=0, objectives=["tb"])
     subtb_lambda: float = option(0.9, "weight per transition of a sub-trajectory's length", gt=0, objectives=["subtb"])
     huber_delta: float = option(1.0, "where the loss turns linear, nats", gt=0, objectives=DQN)
     start_learning: int = option(16, "iterations of sampling before learning starts", ge=0, objectives=DQN)

@@ -80,8 +80,10 @@ class RewardSettings(Group):
     """Reward"""
 
     temp: float = option(10.0, "reward exponent: log R = this * log r", ge=1e-6, le=1e3)
-    workers: int = option(0, "processes that prepare molecules for it; 0: none besides this one", ge=0, free=True)
-    reward: Text = option("", "instead of a proxy a function of your own, package.module:function, or the built-in qed")
+    workers: int = option(0, "extra processes that prepare molecules for the network; 0: none", ge=0, free=True)
+    reward: Text = option(
+        "", "a function of your own in place of the network, package.module:function, or the built-in qed"
+    )
     reward_changed: bool = option(False, "resume although the source of this function has changed", free=True)
     mode_thresholds: Annotated[str, AfterValidator(_checked_thresholds)] = option(
         "",
@@ -93,11 +95,13 @@ class RewardSettings(Group):
 class MoleculeSettings(Group):
     """Molecules"""
 
-    rp: float = option(0.05, "share of uniformly random actions in training, at first", ge=0, le=1)
+    rp: float = option(0.05, "share of uniformly random actions at the start of training", ge=0, le=1)
     ap: Literal["linear", "exp", "none"] = option(
-        "linear", "how it falls: to 0 at the last step, by exp to a share of it, not at all"
+        "linear", "how that share falls: to 0 at the last step (linear), to --aexp of it (exp), not at all (none)"
     )
-    aexp: float = option(None, "that share, left at the last step", shown=f"with --ap exp: {AEXP}", gt=0, le=1)
+    aexp: float = option(
+        None, "the part of --rp that is left at the last step", shown=f"with --ap exp: {AEXP}", gt=0, le=1
+    )
 
 
 class PolicySettings(Group):
@@ -107,18 +111,18 @@ class PolicySettings(Group):
     n_layers: int = option(8, "graph transformer layers", ge=1, le=1e3)
     n_heads: int = option(2, "attention heads, each as wide as a node", ge=1, le=1e3)
     precision: Literal["float32", "bfloat16"] = option(
-        "float32", "in which their layers multiply matrices; bfloat16 is faster on CPUs and GPUs that have it"
+        "float32", "numbers with which the layers multiply; bfloat16 is faster on CPUs and GPUs that have it"
     )
 
 
 class LearningSettings(Group):
     """Learning"""
 
-    lr: float = option(5e-4, "Adam of P_F, and of naive's P_B", gt=0, paper="2.5e-4, 5e-4, 1e-3")
-    lrd: float = option(20_000.0, "steps in which it halves", gt=0)
-    log_z_lr: float = option(1e-3, "Adam of log Z", gt=0, objectives=("tb",))
-    log_z_lrd: float = option(50_000.0, "steps in which it halves", gt=0, objectives=("tb",))
-    weight_decay: float = option(1e-8, "of both optimisers", ge=0)
+    lr: float = option(5e-4, "learning rate of P_F, and of naive's P_B, by Adam", gt=0, paper="2.5e-4, 5e-4, 1e-3")
+    lrd: float = option(20_000.0, "steps in which that rate halves", gt=0)
+    log_z_lr: float = option(1e-3, "learning rate of log Z, by Adam", gt=0, objectives=("tb",))
+    log_z_lrd: float = option(50_000.0, "steps in which that rate halves", gt=0, objectives=("tb",))
+    weight_decay: float = option(1e-8, "weight decay of both optimisers", ge=0)
     gradient_clipping: float = option(10.0, "largest norm of a gradient; 0: off", ge=0)
     target_decay: float = option(
         0.95, "weight of the old parameters in the EMA model, which samples and is P_B's target", ge=0, lt=1
@@ -130,8 +134,10 @@ class LearningSettings(Group):
 class BackwardSettings(Group):
     """Backward policy"""
 
-    blr: float = option(None, "Adam of P_B's own loss", shown="a tenth of lr", gt=0, approaches=OWN_LOSS)
-    blrd: float = option(20_000.0, "steps in which it halves", gt=0, approaches=DECAYED)
+    blr: float = option(
+        None, "learning rate of P_B's own loss, by Adam", shown="a tenth of lr", gt=0, approaches=OWN_LOSS
+    )
+    blrd: float = option(20_000.0, "steps in which that rate halves", gt=0, approaches=DECAYED)
     rand_pb_init: bool = option(False, "start a learned P_B at random, not uniform", approaches=LEARNED)
 
 
@@ -140,7 +146,7 @@ class DQNSettings(Group):
 
     m_alpha: float = option(None, "Munchausen coefficient", shown="0.15; soft_dqn: 0", ge=0, lt=1, objectives=DQN)
     m_l0: float = option(-500.0, "floor of c log pi, nats; write --m_l0=-500", lt=0, objectives=DQN)
-    leaf_coeff: float = option(10.0, "weight of stops", gt=0, objectives=DQN)
+    leaf_coeff: float = option(10.0, "weight of stop transitions in the loss", gt=0, objectives=DQN)
     not_dueling: bool = option(False, "Q from one head, instead of V + c log pi", objectives=DQN)
     q_target_decay: float = option(0.9, "weight of the old parameters in the target of Q", ge=0, lt=1, objectives=DQN)
 
@@ -159,7 +165,12 @@ class MachineSettings(Group):
 
     device: Literal["cpu", "cuda"] = option(None, "where the policies run", shown="cuda, else cpu", free=True)
     threads: int = option(
-        None, "of torch; where runs share a machine, one each is faster", shown="all cores", ge=1, le=1024, free=True
+        None,
+        "threads of torch; give each run one where several share a machine",
+        shown="all cores",
+        ge=1,
+        le=1024,
+        free=True,
     )
     kernels: Literal[AUTO, "torch", "compiled"] = option(
         AUTO,
@@ -169,7 +180,7 @@ class MachineSettings(Group):
     output_dir: Folder = option("runs", "relative to the current folder", free=True)
     if_exists: Literal[*IF_EXISTS] = option("refuse", "what to do about an existing run folder", free=True)
     checkpoint_every: int = option(100, "steps between checkpoints", ge=1, free=True)
-    wandb: Text = option("", "project; empty: off. WANDB_MODE=offline works without a network", free=True)
+    wandb: Text = option("", "project to log to; empty: none. WANDB_MODE=offline works without a network", free=True)
     tensorboard: bool = option(False, "event files in the run folder", free=True)
 
 

@@ -16,7 +16,7 @@ class MXMNetGap:
 
     Args:
         weights: the published file.
-        workers: processes that make conformers; 0: none besides this one.
+        workers: processes that make conformers; 0: no extra ones.
 
     Raises:
         ExperimentError: the file is missing, damaged or of another network.

@@ -19,7 +19,7 @@ class SehReward(Reward):
     Args:
         proxy: graphs -> (N,) raw outputs, such as ``SehProxy`` or ``SehSurrogate``.
         exponent: the reward exponent.
-        workers: processes that featurise molecules; 0: none besides this one. The rewards are the same.
+        workers: processes that featurise molecules; 0: no extra ones. The rewards are the same.
     """
 
     bounds = (1e-4, 100.0)
