@@ -21,7 +21,7 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("n", "batch_size")
 BACKWARD_LEARNING_RATE = "blr"
-# Fields whose other values make results of their own, named with the environment; older runs lack them.
+# Fields whose other values make results of their own, named with the environment; older runs may lack them.
 OF_ENVIRONMENT: dict[str, Any] = {"charges": "paper", "precision": "float32", "width": 128}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 

@@ -542,7 +542,7 @@ def test_meta_says_where_a_run_comes_from(open_run, monkeypatch):
         assert meta["status"] == "running"
         assert meta["stop"] is None
     assert meta["command"].endswith("run_hypergrid_exp.py --general general.py:3")
-    assert meta["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(meta["versions"]["torch"])  # +cu130 is not in every wheel's name
     assert meta["versions"]["numpy"] == np.__version__
     assert {"python", "torchgfn"} <= set(meta["versions"])
     assert set(meta["machine"]) >= {"platform", "cpus", "gpu"}

@@ -26,6 +26,7 @@ from mols.molecules import qm9 as data
 from mols.rewards.gap import reward as gap_reward
 from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
+from mols.suite import SMALL
 from mols.tasks import qm9, sample, seh_frag
 from mols.tasks import run as run_module
 from mols.tasks.qm9 import main
@@ -152,9 +153,11 @@ def test_a_folder_from_before_the_option_is_the_papers(tmp_path, no_pictures, ca
     assert main([*argv, "--if_exists", "resume"]) == 0
     assert capsys.readouterr().out.endswith("is done\n")
     assert sample.read_config(only_run(tmp_path)).charges == "paper"
+    older["width"] = 128
     assert collect.identity(older)["environment"] == "qm9"
     assert collect.identity(older | {"charges": "paper"})["environment"] == "qm9"
     assert collect.identity(older | {"charges": "neutral"})["environment"] == "qm9 neutral"
+    assert collect.identity(older | {"width": 64})["environment"] == "qm9 width=64" in SMALL
 
 
 # How long it takes
