@@ -16,7 +16,7 @@ from suites import metrics_without_time, only_run
 from test_mols_benchmark import require_table
 from test_mols_fields import EVERYWHERE, OWN
 
-from mols import benchmark, settings
+from mols import benchmark, settings, suite
 from mols.agents import base as learning
 from mols.analysis import collect
 from mols.common import provenance
@@ -26,7 +26,6 @@ from mols.molecules import qm9 as data
 from mols.rewards.gap import reward as gap_reward
 from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
-from mols.suite import SMALL
 from mols.tasks import qm9, sample, seh_frag
 from mols.tasks import run as run_module
 from mols.tasks.qm9 import main
@@ -157,7 +156,7 @@ def test_a_folder_from_before_the_option_is_the_papers(tmp_path, no_pictures, ca
     assert collect.identity(older)["environment"] == "qm9"
     assert collect.identity(older | {"charges": "paper"})["environment"] == "qm9"
     assert collect.identity(older | {"charges": "neutral"})["environment"] == "qm9 neutral"
-    assert collect.identity(older | {"width": 64})["environment"] == "qm9 width=64" in SMALL
+    assert collect.identity(older | {"width": 64})["environment"] == "qm9 width=64" in suite.SMALL
 
 
 # How long it takes
