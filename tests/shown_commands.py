@@ -101,7 +101,7 @@ def run(command: str, page: Path, clone: Path, seconds: float) -> str:
         block = re.search(rf"cat > {file[1]} <<'END'\n(.*?)^ *END$", page.read_text(), re.DOTALL | re.MULTILINE)
         (clone / file[1]).write_text(dedent(block[1]))
         return "done"
-    if out := re.search(r"\.collect .*--out (\S+)", command):
+    if out := re.search(r"\.(?:collect|best) .*--out (\S+)", command):
         (clone / out[1]).unlink(missing_ok=True)
     seconds = 600 if any(part in command for part in IN_FULL) else seconds
     script = re.match(r"python (\S+\.py)", command)
