@@ -15,11 +15,9 @@ This file is the same, byte for byte, in every suite.
 """
 
 import fcntl
-import io
 import json
 import math
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +25,8 @@ from typing import Any
 
 import torch
 
-from .files import append_line, make_folder, read_rows, write_text, written
+from .checkpoint import is_finite, restore_agent, write_checkpoint
+from .files import append_line, make_folder, read_rows, write_text
 from .provenance import describe_start, now
 from .terminal import ExperimentError, reason, refused
 
@@ -165,12 +164,9 @@ class Run:
             ExperimentError: a weight is not finite; the previous checkpoint stays.
         """
         state = {"step": step, "wall_s": self.wall_s, "agent": agent.state_dict()}
-        if not all(tensor.isfinite().all() for tensor in _float_tensors(state)):
+        if not is_finite(state):
             raise ExperimentError(f"step {step}: a weight is not finite; {self.last_checkpoint()}")
-        content = io.BytesIO()  # on a full disk torch itself says little
-        torch.save(state, content)
-        with written(self.directory / "checkpoint.pt", binary=True) as file:
-            file.write(content.getbuffer())
+        write_checkpoint(self.directory / "checkpoint.pt", state)
 
     def last_checkpoint(self) -> str:
         """A clause that names the last good checkpoint."""
@@ -261,24 +257,6 @@ class Run:
         write_text(self._metrics, "\n".join([",".join(self.columns), *kept]) + "\n")
 
 
-def restore_agent(agent: Any, path: Path, advice: str) -> tuple[int, float]:
-    """Give an agent what a checkpoint holds; returns its step and the seconds of training until then.
-
-    Raises:
-        ExperimentError: it is damaged, or of another program or configuration; ends with ``advice``.
-    """
-    try:
-        if zipfile.ZipFile(path).testzip():
-            raise ValueError("bad checksum")  # which torch itself does not look at
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        agent.load_state_dict(state["agent"])
-        return int(state["step"]), float(state["wall_s"])
-    # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.
-    except Exception as error:
-        cause = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ExperimentError(f"{path} is damaged or of another program ({cause}): {advice}") from error
-
-
 def read_metrics(directory: Path) -> dict[str, list[float]]:
     """metrics.csv of a run folder as columns; an empty cell is NaN. Raises ExperimentError where it is damaged."""
     names, rows = read_rows(directory / "metrics.csv", list, torn=True)
@@ -298,14 +276,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
-    if isinstance(tree, torch.Tensor) and tree.is_floating_point():
-        yield tree
-    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
-    for branch in branches:
-        yield from _float_tensors(branch)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

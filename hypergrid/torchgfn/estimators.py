@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hypergrid.agents.base import SamplingAgent
 from hypergrid.agents.dqn import QAgent
 from hypergrid.agents.table import make_agent
-from hypergrid.common.run_folder import restore_agent
+from hypergrid.common.checkpoint import restore_agent
 from hypergrid.common.terminal import ExperimentError
 from hypergrid.environment import ExactGrid
 from hypergrid.policies import MASKED, LearnedBackward, Trunk

@@ -30,9 +30,9 @@ from tqdm import tqdm
 from mols import settings
 from mols.agents.base import LearningAgent
 from mols.agents.table import make_agent
+from mols.common.checkpoint import restore_agent
 from mols.common.files import written
 from mols.common.options import applicable
-from mols.common.run_folder import restore_agent
 from mols.common.terminal import ExperimentError, command
 from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.molecules.csv_files import require_writable, write_table
