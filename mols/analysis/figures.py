@@ -64,7 +64,8 @@ def select_rows(figure: Figure, table: pd.DataFrame, n_tuning: int, field: str =
         chosen = bool((rows.groupby(RUN[:3])["learning_rate"].nunique() > 1).any())
         if figure.every_rate and not chosen:
             return rows[:0]
-    small = {name: f"{figure.environments[of]}, small" for name, of in SMALL.items()}
+    mixed = ", small" * (not set(rows["environment"]) <= SMALL.keys())  # else the figure's title says it
+    small = {name: figure.environments[of] + mixed for name, of in SMALL.items()}
     title = rows["environment"].replace(figure.environments | small)
     if figure.every_rate:
         title, chosen = title + rows["learning_rate"].map(", rate {:g}".format), False
