@@ -117,6 +117,8 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
     pages = [page.resolve() for page in arguments.pages] or [page for page in PAGES if page.name != "CHANGELOG.md"]
+    if others := set(pages) - {*PAGES}:
+        parser.error(f"{min(others)} is no page of this repository: name one, such as README.md")
     with tempfile.TemporaryDirectory() as folder:
         clone, results, known = Path(folder) / "clone", [], set()
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
