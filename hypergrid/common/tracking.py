@@ -45,7 +45,7 @@ class Tracker:
     ) -> None:
         self._name, self._n_steps, self._main_metric = name, n_steps, main_metric
         self._main_value: float | None = None
-        self._line_step, self._line_time = first_step, time.perf_counter()
+        self._line_step, self._line_time, self._started = first_step, time.perf_counter(), False
         self._bar = tqdm(total=n_steps, initial=first_step, desc=name, unit="it") if sys.stderr.isatty() else None
         self._tensorboard = _tensorboard_writer(directory, first_step) if tensorboard else None
         self._wandb = _wandb_run(wandb_project, name, directory, config) if wandb_project else None
@@ -67,6 +67,10 @@ class Tracker:
             self._bar.update(step - self._bar.n)
             if step % 50 == 0:
                 self._bar.set_postfix_str(self._values(loss), refresh=False)
+            return
+        if not self._started and step < self._n_steps:
+            # The first step also compiles and loads: it says nothing of the time left.
+            self._line_step, self._line_time, self._started = step, time.perf_counter(), True
             return
         seconds = time.perf_counter() - self._line_time
         if seconds >= PLAIN_LINE_SECONDS or step == self._n_steps:
