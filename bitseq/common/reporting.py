@@ -52,6 +52,11 @@ def last(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
     return float(values[-1])
 
 
+def value_at(place: float) -> Summary:
+    """The value at this x, between two rows on the line through them; the nearest row's outside of the run."""
+    return lambda x, values, rows: float(np.interp(place, x, values))
+
+
 @dataclass(frozen=True)
 class Figure:
     """What a figure shows.
