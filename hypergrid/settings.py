@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from ml_collections import ConfigDict
 from pydantic import ValidationError
 
 from hypergrid.common import options
-from hypergrid.common.backward_loss import APPROACHES
+from hypergrid.common.backward_loss import APPROACHES, LOSSES
 from hypergrid.common.options import Folder, Group, Text, option
 from hypergrid.common.run_folder import IF_EXISTS
 from hypergrid.common.terminal import ExperimentError
 
 LEARNING = ("tb", "db", "subtb", "soft_dqn", "munchausen_dqn")
 DQN = LEARNING[3:]
+# Of the rows of the approaches table: those with a loss of P_B, and what else an option may need.
+OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss in LOSSES)
+LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy == "learned")
+DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
 REFERENCES = ("perfect", "uniform")  # draws from R/Z, the floor; a uniform P_F: they learn nothing
 MAX_ENUMERATED = 20_000_000  # states whose tables are held in memory
 REWARDS = {"standard": (1e-3, 0.5, 2.0), "hard": (1e-4, 1.0, 3.0)}  # R0, R1, R2
@@ -73,12 +78,14 @@ class AlgorithmSettings(Group):
     name: Literal[*LEARNING, *REFERENCES] = option("munchausen_dqn", "loss of P_F, or a reference", named=False)
     backward_approach: Literal[*APPROACHES] = option("tlm", "what trains P_B", named=False)
     learning_rate: float = option(1e-3, "learning rate of P_F, by Adam", gt=0)
-    backward_learning_rate: float = option(1e-3, "learning rate of P_B's own loss, by Adam (tlm, pessimistic)", gt=0)
-    backward_learning_rate_decay: float = option(0.999, "factor of that rate per step (tlm); 1: it stays", gt=0, le=1)
+    backward_learning_rate: float = option(1e-3, "learning rate of P_B's own loss, by Adam", gt=0, approaches=OWN_LOSS)
+    backward_learning_rate_decay: float = option(
+        0.999, "factor of that rate per step; 1: it stays", gt=0, le=1, approaches=DECAYED
+    )
     target_decay: float = option(
         0.75, "weight of the old parameters in the targets of P_B (tlm) and Q; 0: no target", ge=0, lt=1
     )
-    zero_initialisation: bool = option(True, "start a learned P_B at uniform")
+    zero_initialisation: bool = option(True, "start a learned P_B at uniform", approaches=LEARNED)
     tied_trunk: bool = option(True, "P_F and P_B share the trunk")
     update_order: Literal["backward_first", "forward_first"] = option("backward_first", "which policy is updated first")
     gradient_clipping: float = option(0.0, "largest norm of a gradient; 0: off", ge=0)
@@ -150,7 +157,9 @@ def parse(argv: list[str]) -> ConfigDict:
         prefix = f"{section}."
         given = {name.removeprefix(prefix): text for name, text in texts.items() if name.startswith(prefix)}
         overrides = options.read(model, given, f"--{prefix}").model_dump(include=given.keys())
-        config[section] = check_section(section, _load(section, texts[section]) | overrides)
+        values = config[section] = check_section(section, _load(section, texts[section]) | overrides)
+        if "backward_approach" in values:
+            options.require_effect(model, given, "approaches", "backward_approach", values.backward_approach, prefix)
     _check_combinations(config)
     return config
 
@@ -183,11 +192,8 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     if config.algo.name == "perfect" and config.env.height**config.env.ndim > MAX_ENUMERATED:
         raise ExperimentError(f"perfect draws from a list of all states: take a grid of at most {MAX_ENUMERATED:,}")
-    if config.general.device == "cuda":
-        import torch  # seconds to import: not before it is needed
-
-        if not torch.cuda.is_available():
-            raise ExperimentError("general.device is 'cuda', but this machine has no usable GPU: use cpu")
+    if config.general.device == "cuda" and not torch.cuda.is_available():
+        raise ExperimentError("general.device is 'cuda', but this machine has no usable GPU: use cpu")
 
 
 def _load(section: str, given: str) -> dict[str, Any]:
@@ -220,7 +226,7 @@ def run_directory(config: ConfigDict) -> Path:
         section: sorted(options.differing(model, config[section], shipped[section]).values())
         for section, model in SECTIONS.items()
     }
-    name = "-".join([config.env.name, *parts["env"]])
-    folder = [config.algo.name, config.algo.get("backward_approach", ""), *parts["algo"], *parts["general"]]
-    folder = "-".join(part for part in folder if part)
+    name = options.folder_name([config.env.name, *parts["env"]])
+    approach = [config.algo.backward_approach] if "backward_approach" in config.algo else []
+    folder = options.folder_name([config.algo.name, *approach, *parts["algo"], *parts["general"]])
     return Path(config.general.output_dir) / "hypergrid" / name / folder / f"seed={config.general.seed}"

@@ -4,7 +4,7 @@
 
 They run in a clone of the last commit in a temporary folder, with the Python that runs this. What takes longer than its
 seconds is stopped as by Ctrl-C. Of a sweep the first five runs count, at a thousandth of their length; a file that
-``collect`` would have to keep is moved out of its way. The status is 1 if a command fails.
+``collect`` or ``best`` would have to keep is deleted from the clone. The status is 1 if a command fails.
 """
 
 import argparse
@@ -43,10 +43,10 @@ LEFT_OUT = {
 IN_FULL = ("--n 150 ",)  # whose end a later command needs
 # What is run first, so that the other commands have runs, and what stands for a name in capitals in commands of a kind.
 BEFORE = (
-    "SEEDS=1 OBJECTIVES=db OUTPUT_DIR=before bash hypergrid/sweeps/figure1.sh | sh",
-    "SEEDS=1 OBJECTIVES=db OUTPUT_DIR=before bash bitseq/sweeps/figure2_small.sh | sh",
-    "SEEDS=1 OBJECTIVES=tb OUTPUT_DIR=before bash mols/sweeps/seh_small.sh | sh",
-    "SEEDS=1 OBJECTIVES=tb OUTPUT_DIR=before bash mols/sweeps/qm9_small.sh | sh",
+    "SEEDS=1 OBJECTIVES=db OUTPUT_DIR=before bash hypergrid/sweeps/figure1.sh | sh -e",
+    "SEEDS=1 OBJECTIVES=db OUTPUT_DIR=before bash bitseq/sweeps/figure2_small.sh | sh -e",
+    "SEEDS=1 OBJECTIVES=tb OUTPUT_DIR=before bash mols/sweeps/seh_small.sh | sh -e",
+    "SEEDS=1 OBJECTIVES=tb OUTPUT_DIR=before bash mols/sweeps/qm9_small.sh | sh -e",
     "cp -r before runs && for name in figure1 scale0.1 partial; do cp -r before runs/$name; done",
     "printf 'smiles\\nCCO\\n' > SMILES.csv",
 )
@@ -86,7 +86,8 @@ def attempt(command: str, folder: Path, seconds: float) -> str:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 return "failed: does not stop at Ctrl-C"
-    failed = "error: " in said if stopped else process.returncode != 0
+    wrong = re.search(r"error: |^failed: ", said, re.IGNORECASE | re.MULTILINE)
+    failed = wrong if stopped else process.returncode
     if failed:
         return f"failed: {(said.strip() or 'without a word').splitlines()[-1]}"
     return "going on" if stopped else "done"
@@ -124,7 +125,8 @@ def main() -> int:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         (clone / ".venv").symlink_to(Path(sys.prefix))
         for command in BEFORE:
-            print(f"before: {attempt(shorten(command), clone, 600)}  |  {command}", flush=True)
+            results.append(attempt(shorten(command), clone, 600))
+            print(f"before: {results[-1]}  |  {command}", flush=True)
         for page in pages:
             print(f"\n{page.relative_to(ROOT)}", flush=True)
             for command in commands(page):

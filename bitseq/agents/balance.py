@@ -76,7 +76,7 @@ class BalanceAgent(LearningAgent):
     def _subtb(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
         log_flow = self.policies.log_flow(hidden)
         return objectives.sub_trajectory_balance(
-            log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, batch.is_last, self.config.subtb_lambda
+            log_pf, log_pb, log_flow, log_reward, batch.trajectory_index, self.config.subtb_lambda
         ).mean()
 
     def state_dict(self) -> dict[str, Any]:

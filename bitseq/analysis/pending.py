@@ -8,7 +8,6 @@ are newer than the CSV. Lines are read as ``launch`` runs them, at the repositor
 This file is the same, byte for byte, in every suite.
 """
 
-import argparse
 import contextlib
 import shlex
 import sys
@@ -21,8 +20,7 @@ from ..common.terminal import ExperimentError, command
 from ..suite import IDENTITY, LENGTH, RESULTS_VERSIONS, configuration
 from .collect import run_columns
 from .merging import STORAGE, name_runs, plain, read_collected, read_configs
-
-ROOT, SUITE = Path(__file__).resolve().parents[2], Path(__file__).resolve().parents[1].name
+from .tables import SUITE, new_parser
 
 
 class Results:
@@ -59,7 +57,9 @@ def read_line(line: str) -> dict[str, Any]:
     except ValueError as error:
         raise ExperimentError(f"the line {line!r} is not a command ({error}): check its quotes") from error
     if config is None:
-        raise ExperimentError(f"the line {line!r} is not a run of {SUITE}: pipe in what bash {SUITE}/sweeps/... prints")
+        raise ExperimentError(
+            f"the line {line!r} is not a run of {SUITE.name}: pipe in what bash {SUITE.name}/sweeps/... prints"
+        )
     return flatten(config)
 
 
@@ -69,14 +69,14 @@ def pending(lines: list[str], paths: list[Path]) -> list[str]:
         if not path.exists():
             print(f"there is no {path} yet: it counts as empty", file=sys.stderr)
     results = [Results(path) for path in paths]
-    with contextlib.chdir(ROOT):
-        configs = {line: read_line(line) for line in lines if line.strip()}
+    with contextlib.chdir(SUITE.parent):
+        configs = {line: read_line(line) for line in map(str.strip, lines) if line and not line.startswith("#")}
     return [line for line, config in configs.items() if not any(known.has(config) for known in results)]
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m {SUITE}.analysis.pending", description=__doc__.splitlines()[0])
+    parser = new_parser("pending", __doc__)
     parser.add_argument("results", nargs="+", type=Path, help="CSV files that collect made, or will make")
     paths = parser.parse_args(argv).results
     return command(lambda: print(end="".join(f"{line}\n" for line in pending(sys.stdin.read().splitlines(), paths))))

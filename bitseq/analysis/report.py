@@ -42,11 +42,12 @@ def describe_cells(files: Sequence[Path]) -> str:
 
 def _compare(table: pd.DataFrame, chosen: pd.DataFrame, metric: Metric, form: str) -> str:
     """Interquartile mean over the seeds, smallest to largest, and in brackets their number."""
-    numbers = tables.run_numbers(table, metric).merge(chosen)
+    numbers = tables.run_numbers(table.merge(chosen), metric).dropna(subset=VALUE)
     known = numbers.groupby(RUN[:3])[VALUE].agg(list).map(lambda values: _describe_seeds(np.array(values), form))
-    approaches = [name for name in APPROACHES if name in set(numbers["approach"])]
-    cells = known.unstack().reindex(columns=approaches).fillna("not run")
-    places = [*ENVIRONMENTS, *sorted(set(numbers["environment"]) - {*ENVIRONMENTS})]
+    ran = chosen.groupby(RUN[:3]).size().index
+    approaches = [name for name in APPROACHES if name in set(chosen["approach"])]
+    cells = known.reindex(ran, fill_value="not measured").unstack().reindex(columns=approaches).fillna("not run")
+    places = [*ENVIRONMENTS, *sorted(set(chosen["environment"]) - {*ENVIRONMENTS})]
     order = sorted(cells.index, key=lambda place: (places.index(place[0]), [*ALL, place[1]].index(place[1])))
     rows = [[name, OBJECTIVES[objective], *cells.loc[(name, objective)]] for name, objective in order]
     cited = [f"{name} [{APPROACHES[name].source}]" for name in approaches]

@@ -83,8 +83,8 @@ RULES: dict[str, tuple[Statistic, Callable[[float], tuple[float, float]]]] = {
 class Comparison:
     """Numbers of our seeds against theirs; differences and probabilities are in our favour where they are larger.
 
-    ``more`` says how many more seeds of each side would decide, as if further ones repeated those at hand; None where
-    even the largest number tried would not.
+    A ``small`` difference is within the margin. ``more`` says how many more seeds of each side would decide, as if
+    further ones repeated those at hand; None where even the largest number tried would not.
     """
 
     means: tuple[float, float]
@@ -93,6 +93,7 @@ class Comparison:
     improvement_interval: tuple[float, float] | None
     difference: float
     difference_interval: tuple[float, float] | None
+    small: bool
     verdict: str
     more: int | None = None
 
@@ -108,24 +109,27 @@ def compare(ours: np.ndarray, theirs: np.ndarray, expected: str, metric: Metric,
     """
     upward = metric.sign * np.asarray(ours, float), metric.sign * np.asarray(theirs, float)
     margin = metric.margin * (float(abs(interquartile_mean(upward[1]))) if metric.relative else 1.0)
-    verdict = _verdict(*upward, expected, margin) if fresh else UNDECIDED
-    more = _more_seeds(*upward, expected, margin) if fresh else MIN_SEEDS
+    verdict, more = _verdict(*upward, expected, margin) if fresh else UNDECIDED, None
+    if verdict == UNDECIDED:
+        more = _more_seeds(*upward, expected, margin) if fresh else MIN_SEEDS
+    difference = float(difference_of_means(*upward))
     return Comparison(
         means=(float(interquartile_mean(ours)), float(interquartile_mean(theirs))),
         seeds=(len(ours), len(theirs)),
         improvement=float(probability_of_improvement(*upward)),
         improvement_interval=interval(probability_of_improvement, *upward),
-        difference=float(difference_of_means(*upward)),
+        difference=difference,
         difference_interval=interval(difference_of_means, *upward),
+        small=abs(difference) <= margin,
         verdict=verdict,
-        more=more if verdict == UNDECIDED else None,
+        more=more,
     )
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, expected: str, margin: float) -> str:
     statistic, region = RULES[expected]
     edges, (start, end) = interval(statistic, ours, theirs), region(margin)
-    if edges is None or margin == 0:  # a tenth of no modes says nothing
+    if edges is None or (margin == 0 and expected != "better"):  # a tenth of no modes says nothing
         return UNDECIDED
     if start < edges[0] and edges[1] < end:
         return SUPPORTED

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy")
+import torch
+
+RECORDED_VERSIONS = ("torch", "torchgfn", "torch-geometric", "rdkit", "numpy", "numba")
 
 
 def describe_start(
@@ -49,8 +51,6 @@ def describe_start(
 
 
 def _gpu() -> str | None:
-    import torch  # seconds to import: not for those who only look
-
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 

@@ -64,7 +64,7 @@ class SubTrajectoryBalanceAgent(BalanceAgent):
     has_log_flow = True
 
     def _loss(self, batch: Transitions, hidden: Tensor, log_pf: Tensor, log_pb: Tensor, log_reward: Tensor) -> Tensor:
-        log_flow, where = self._log_flow(batch, hidden), (batch.trajectory_index, batch.is_stop)
+        log_flow, index = self._log_flow(batch, hidden), batch.trajectory_index
         return objectives.sub_trajectory_balance(
-            log_pf, log_pb, log_flow, log_reward, *where, self.algo.subtb_lambda
+            log_pf, log_pb, log_flow, log_reward, index, self.algo.subtb_lambda
         ).mean()

@@ -29,8 +29,8 @@ from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
 from ..suite import BACKWARD_LEARNING_RATE, IDENTITY, OF_APPROACH, OF_ENVIRONMENT
 from . import merging
-from .merging import PROVENANCE, STORAGE, STRETCHES, name_runs
-from .tables import SUITE, new_parser, read_cells
+from .merging import PROVENANCE, STORAGE, name_runs
+from .tables import STRETCHES, SUITE, new_parser, read_cells
 
 MAX_POINTS = 200
 
@@ -61,7 +61,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
     run: dict[str, Any] = {name: config.get(key) for name, key in IDENTITY.items()}
     others = [(key, config[key]) for key, usual in OF_ENVIRONMENT.items() if config.get(key, usual) != usual]
-    words = [value if isinstance(value, str) else f"{key}={value}" for key, value in others]
+    words = [value if isinstance(value, str) else f"{key.split('.')[-1]}={value}" for key, value in others]
     return run | {"environment": " ".join([run["environment"], *words])} if others else run
 
 
@@ -126,19 +126,29 @@ def read_origin(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def read_thinned(run: Path) -> pd.DataFrame:
     """At most 200 evenly spaced rows of a run's metrics.csv, the last among them.
 
-    A row with rarer metrics than most takes the place of its nearest neighbour, but not of the last row's.
+    A row with a metric that most rows lack, counted from its first value on, takes the place of the nearest row
+    without one, but not of the last.
     """
     rows = read_cells(run / "metrics.csv", list, torn=True)
     if "step" not in rows:
         raise ExperimentError(f"{run / 'metrics.csv'} lacks the column step: leave the run out, or run it again")
     if rows.empty:
         return rows
-    kept = np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS)).round().astype(int)
-    filled = (rows != "").sum(axis=1).to_numpy()
-    for rich in np.flatnonzero(filled > np.median(filled)):
-        if rich not in kept:
-            kept[np.abs(kept[:-1] - rich).argmin()] = rich
+    kept = _spread(np.arange(len(rows)), MAX_POINTS)
+    filled = rows != ""
+    rare = filled.sum() < filled.cumsum().astype(bool).sum() / 2
+    rich = np.flatnonzero(filled.loc[:, rare].any(axis=1))
+    free = ~np.isin(kept, rich)
+    free[-1] = False
+    for row in _spread(np.setdiff1d(rich, kept), free.sum()):
+        place = np.where(free, np.abs(kept - row), len(rows)).argmin()
+        kept[place], free[place] = row, False
     return rows.iloc[np.unique(kept)]
+
+
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spaced, the first and the last among them."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]
 
 
 def read_runs(

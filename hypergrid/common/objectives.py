@@ -57,7 +57,6 @@ def sub_trajectory_balance(
     log_flow: Tensor,
     log_reward: Tensor,
     trajectory_index: Tensor,
-    is_last: Tensor,
     subtb_lambda: float,
     penalty: Callable[[Tensor], Tensor] = torch.square,
 ) -> Tensor:
@@ -74,7 +73,6 @@ def sub_trajectory_balance(
         log_pf, log_pb, log_flow: (M,).
         log_reward: (N,).
         trajectory_index: (M,).
-        is_last: (M,) boolean, the transitions that end a trajectory.
         subtb_lambda: weight per transition of a sub-trajectory's length, positive.
         penalty: of a residual A_ij, element by element, in place of its square.
     """

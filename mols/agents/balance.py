@@ -45,7 +45,6 @@ class BalanceAgent(LearningAgent):
             self._log_flow(batch, features),
             batch.log_reward,
             batch.transitions.trajectory_index,
-            batch.transitions.is_stop,
             self.config.subtb_lambda,
             huber,
         )

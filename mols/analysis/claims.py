@@ -13,10 +13,10 @@ objective. Every run gives one number:
     C5                        reward_correlation at the last step that all runs of the cell have
 
 ``statistics.py`` says what decides a comparison. The margin is 0.05 decades (12%) of l1_dist, 10% of the baseline's
-modes, 0.05 of a correlation. A claim is supported if all its comparisons are, contradicted if one is. Of many
-comparisons at 95% some are wrong by chance; no correction is made. An approach's learning rate is chosen once, on the
-tuning seeds, by the number of C1 (hypergrid) or C2 to C4 (elsewhere). Runs of a smaller setting than the paper's are
-compared by the same rules, as claims of their own that say so.
+modes, 0.05 of a correlation; where TLM is better or worse by less, the verdict says so. A claim is supported if all its
+comparisons are, contradicted if one is. Of many comparisons at 95% some are wrong by chance; no correction is made. An
+approach's learning rate is chosen once, on the tuning seeds, by the number of C1 (hypergrid) or C2 to C4 (elsewhere).
+Runs of a smaller setting than the paper's are compared by the same rules, as claims of their own that say so.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -35,10 +35,11 @@ from ..common.terminal import ExperimentError, command
 from ..suite import CHOICE, DECAY, EXPECTATIONS, SMALL, STATEMENTS
 from . import tables
 from .labels import make_bibliography
-from .statistics import CONTRADICTED, MIN_SEEDS, SEEDS_TRIED, SUPPORTED, UNDECIDED, Comparison, compare
+from .statistics import CONTRADICTED, SEEDS_TRIED, SUPPORTED, UNDECIDED, Comparison, compare
 from .tables import OBJECTIVES, RUN, SMALL_SETTING, VALUE
 
 OURS = "tlm"
+WITHIN = ", by less than the margin"
 HEADS = (
     *("claim", "environment", "objective", "TLM against", "expected", "number of a run", "up to", "learning rates"),
     *("seeds", "TLM", "other", "difference (95%)", "P(TLM better) (95%)", "verdict"),
@@ -148,12 +149,14 @@ def describe_claims(results: Sequence[Result], table: pd.DataFrame, files: Seque
 def _with_more(verdict: str, more: int | None) -> str:
     if verdict != UNDECIDED or more == 0:
         return verdict
-    number = f"at least {more}" if more else f"more than {SEEDS_TRIED[-1] - MIN_SEEDS}"
-    return f"{verdict}: {number} more seed{'s' * (more != 1)} a side"
+    if more is None:
+        return f"{verdict}: more than {SEEDS_TRIED[-1]} seeds a side"
+    return f"{verdict}: at least {more} more seed{'s' * (more != 1)} a side"
 
 
 def _cells(result: Result, compared: Comparison) -> list[str]:
     expectation, baseline, unit = result.expectation, result.baseline, result.expectation.metric.x
+    decided = expectation.expected == "better" and compared.verdict != UNDECIDED
     cited = f"{baseline} [{APPROACHES[baseline].source}]" if baseline in APPROACHES else baseline
     return [
         *(expectation.claim, result.environment, OBJECTIVES[result.objective], cited),
@@ -163,7 +166,7 @@ def _cells(result: Result, compared: Comparison) -> list[str]:
         *(f"{mean:.3f}" for mean in compared.means),
         f"{compared.difference:+.3f}{_edges(compared.difference_interval)}",
         f"{compared.improvement:.2f}{_edges(compared.improvement_interval)}",
-        _with_more(compared.verdict, compared.more),
+        _with_more(compared.verdict, compared.more) + WITHIN * (decided and compared.small),
     ]
 
 

@@ -13,10 +13,9 @@ import pandas as pd
 
 from ..common.terminal import ExperimentError
 from ..suite import IDENTITY
-from .tables import read_cells
+from .tables import INCIDENTAL, read_cells
 
 PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
-STRETCHES = "stretches"  # only of runs that went on elsewhere than they started
 # Where and how a run was stored and computed: no part of the experiment.
 STORAGE = (
     "output_dir",
@@ -42,7 +41,7 @@ def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     rows = pd.concat(tables, keys=range(len(tables))).fillna("")
     names, number = name_runs(rows), pd.Series(rows.index.get_level_values(0), rows.index)
     seen: dict[Hashable, pd.DataFrame] = {}
-    compared = rows.drop(columns=["wall_s", "git_hash", STRETCHES], errors="ignore")
+    compared = rows.drop(columns=[*INCIDENTAL], errors="ignore")
     for (name, _), run in compared.groupby([names, number], sort=False):
         if name in seen and not np.array_equal(seen[name].map(plain), run.map(plain)):
             shown = str(name).partition(", ")[2]

@@ -22,7 +22,9 @@ SUITE = Path(__file__).resolve().parents[1]
 RUN = ["environment", "objective", "approach", "learning_rate", "seed"]
 NUMBERS = ("learning_rate", "seed", "step", "trajectories", "wall_s", "results_version")
 REQUIRED = ("suite", *RUN, "step", "trajectories", "wall_s", "results_version")
-TEXTS = ("suite", *RUN[:3], "git_hash", "stretches")  # columns that hold no numbers, besides varied fields
+STRETCHES = "stretches"  # the column of runs that went on elsewhere than they started
+TEXTS = ("suite", *RUN[:3], "git_hash", STRETCHES)  # columns that hold no numbers, besides varied fields
+INCIDENTAL = ("wall_s", "git_hash", STRETCHES)  # columns in which a run may differ from itself run again
 SAME_OBJECTIVE = {"dqn": "munchausen_dqn"}
 OBJECTIVES = {"munchausen_dqn": "MunchausenDQN", "db": "DB", "tb": "TB", "subtb": "SubTB", "soft_dqn": "SoftDQN"}
 SMALL_SETTING = ", small setting"  # behind the claims and titles of runs of a smaller setting than the paper's
@@ -58,7 +60,8 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
     two hold the same run at the same length with other numbers.
     """
     files = [_read_checked(path).assign(file=number) for number, path in enumerate(paths)]
-    table = _longest(_newest(pd.concat(files, ignore_index=True))).drop(columns="file").drop_duplicates()
+    table = _longest(_newest(pd.concat(files, ignore_index=True))).drop(columns="file")
+    table = table.drop_duplicates(subset=table.columns.difference([*INCIDENTAL]))
     twice = table[table.duplicated([*RUN, *varied_fields(table), VARYING, "step"])]
     if len(twice):
         run = ", ".join(f"{twice.iloc[0][name]}" for name in RUN)

@@ -23,6 +23,11 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         file.write(content.getbuffer())
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``write_checkpoint`` wrote. Raises what torch raises where it is damaged."""
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
 def restore_agent(agent: Any, path: Path, advice: str) -> tuple[int, float]:
     """Give an agent what a checkpoint holds; returns its step and the seconds of training until then.
 
@@ -32,7 +37,7 @@ def restore_agent(agent: Any, path: Path, advice: str) -> tuple[int, float]:
     try:
         if zipfile.ZipFile(path).testzip():
             raise ValueError("bad checksum")  # which torch itself does not look at
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = read_checkpoint(path)
         agent.load_state_dict(state["agent"])
         return int(state["step"]), float(state["wall_s"])
     # What a damaged zip or pickle raises is the unpickler's choice: all of it means the same to the user.

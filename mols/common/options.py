@@ -177,13 +177,28 @@ def parse(model: type[Group], argv: list[str], prog: str, description: str, obje
     parser.add_model(model)
     texts = parser.texts(argv)
     settings = read(model, texts)
-    chosen = {name: getattr(settings, name) for name in (objective_option, "backward_approach")}
-    for name in texts:
-        of = extra(model.model_fields[name])
-        for (by, choice), having in zip(chosen.items(), (of["objectives"], of["approaches"]), strict=True):
-            if having and choice not in having:
-                raise ExperimentError(f"--{name} has no effect with --{by} {choice}: leave it out")
-    return applicable(settings, chosen[objective_option])
+    for kind, by in (("objectives", objective_option), ("approaches", "backward_approach")):
+        require_effect(model, texts, kind, by, getattr(settings, by))
+    return applicable(settings, getattr(settings, objective_option))
+
+
+def require_effect(model: type[Group], given: Iterable[str], kind: str, by: str, choice: str, prefix: str = "") -> None:
+    """Refuse settings without an effect.
+
+    Args:
+        model: of the settings.
+        given: their names.
+        kind: objectives or approaches.
+        by, choice: the setting that names one of these, and its value.
+        prefix: begins the names of all of them on the command line.
+
+    Raises:
+        ExperimentError: one has no effect.
+    """
+    for name in given:
+        having = extra(model.model_fields[name])[kind]
+        if having and choice not in having:
+            raise ExperimentError(f"--{prefix}{name} has no effect with --{prefix}{by} {choice}: leave it out")
 
 
 def read(model: type[Group], texts: Mapping[str, str], prefix: str = "--") -> Group:

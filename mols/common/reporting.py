@@ -53,8 +53,8 @@ def last(x: np.ndarray, values: np.ndarray, rows: "pd.DataFrame") -> float:
 
 
 def value_at(place: float) -> Summary:
-    """The value at this x, between two rows on the line through them; the nearest row's outside of the run."""
-    return lambda x, values, rows: float(np.interp(place, x, values))
+    """The value at this x, between two rows on the line through them; NaN before the first and after the last."""
+    return lambda x, values, rows: float(np.interp(place, x, values, left=np.nan, right=np.nan))
 
 
 @dataclass(frozen=True)

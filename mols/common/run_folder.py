@@ -23,9 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .checkpoint import is_finite, restore_agent, write_checkpoint
+from .checkpoint import is_finite, read_checkpoint, restore_agent, write_checkpoint
 from .files import append_line, make_folder, read_rows, write_text
 from .provenance import describe_start, now
 from .terminal import ExperimentError, reason, refused
@@ -173,8 +171,7 @@ class Run:
         path = self.directory / "checkpoint.pt"
         if not path.exists():
             return "no checkpoint was written yet: lower the learning rate and start again"
-        step = torch.load(path, weights_only=True, map_location="cpu")["step"]
-        return f"the last good checkpoint is {path} of step {step}"
+        return f"the last good checkpoint is {path} of step {read_checkpoint(path)['step']}"
 
     def _stopped(self, status: str) -> None:
         """Note in meta.json how the run stopped; where there is no room for another file, that it did."""

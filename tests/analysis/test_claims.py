@@ -41,6 +41,8 @@ NARROW = np.array([1.0, 1.01, 1.02, 1.03])
         ("not better", CONVERGENCE, NARROW + 0.2, NARROW, SUPPORTED),
         ("better", MODES, NARROW[:3] + 1, NARROW, UNDECIDED),  # three seeds
         ("not better", MODES, 0 * NARROW, 0 * NARROW, UNDECIDED),  # nobody has found a mode
+        ("better", MODES, 0 * NARROW, 0 * NARROW, UNDECIDED),
+        ("better", MODES, NARROW, 0 * NARROW, SUPPORTED),  # only the others have found none
     ],
 )
 def test_the_verdict_by_hand(expected, metric, ours, theirs, verdict):
@@ -198,6 +200,14 @@ def test_the_command_writes_the_table_and_exactly_the_entries_that_it_cites(tmp_
     assert keys == ["malkin2022trajectory", "mohammadpour2024maximum", "gritsaev2025optimizing"]
     assert all(f"[{key}]" in page for key in keys[:2]) and "jang2024" not in page
     assert claims.main([str(path)]) == 0 and (tmp_path / "in" / "claims.md").read_text() == page
+
+
+def test_a_verdict_says_if_it_is_about_a_difference_within_the_margin(tmp_path, capsys):
+    path = write_csv(tmp_path / "a.csv", cells({"tlm": 2.0, "uniform": 2.2, "naive": 1.8, "maxent": 4.0}))
+    assert claims.main([str(path)]) == 0
+    verdicts = [line.rsplit("| ", 1)[1] for line in capsys.readouterr().out.splitlines() if "[" in line]
+    within = ", by less than the margin |"
+    assert verdicts == [f"{SUPPORTED}{within}", f"{CONTRADICTED}{within}", f"{SUPPORTED} |"]
 
 
 @pytest.mark.parametrize("rows", [grid_run(2.0), grid_run(2.0, approach="naive")])

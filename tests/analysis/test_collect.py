@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hypergrid.analysis import collect, merging, tables
@@ -267,3 +268,23 @@ def test_rare_metrics_and_the_last_row_are_kept(command, tmp_path):
     write_run(tmp_path / "a", rows=rows)
     kept = [int(row["step"]) for row in command(tmp_path / "a")[2]]
     assert len(kept) <= 200 and kept[-1] == 999 and rare <= set(kept) and kept == sorted(set(kept))
+
+
+@pytest.mark.parametrize("begins", [200, 800])
+def test_rare_metrics_are_kept_where_a_column_begins_midway(command, tmp_path, monkeypatch, begins):
+    """A resumed run may have columns that it did not have at first."""
+    monkeypatch.setattr(f"{__name__}.COLUMNS", (*COLUMNS, "newer"))
+    rare = set(range(50, 1000, 50))
+    rows = [(step, 16 * step, 1.0, 2.0, 0.1, 0.5 if step in rare else "") for step in range(1, 1000)]
+    write_run(tmp_path / "a", rows=[(*row, 3.0 if row[0] >= begins else "") for row in rows])
+    kept = [int(row["step"]) for row in command(tmp_path / "a")[2]]
+    assert len(kept) == 200 and kept[-1] == 999 and rare <= set(kept) and kept == sorted(set(kept))
+
+
+def test_metrics_of_every_third_row_do_not_push_one_another_out(command, tmp_path):
+    rows = [(step, 16 * step, 1.0, 2.0, 0.1, "" if step % 3 else 0.5) for step in range(1, 1000)]
+    write_run(tmp_path / "a", rows=rows)
+    found = command(tmp_path / "a")[2]
+    steps = [int(row["step"]) for row in found]
+    assert len(steps) == 200 and steps[-1] == 999 and steps == sorted(set(steps))
+    assert max(np.diff(steps)) < 15

@@ -86,7 +86,7 @@ def test_the_command_reads_and_prints_lines(tmp_path, monkeypatch, capsys):
     results = csv_of(tmp_path, [(HARD, 1008, VERSION)])
     for path, text, out, err in (
         (results, f"{HARD}\n\n{STANDARD}\n", f"{STANDARD}\n", ""),
-        (results, f"{HARD}\n", "", ""),
+        (results, f"# what is missing\n{HARD}\n", "", ""),
         (tmp_path / "no.csv", f"{HARD}\n", f"{HARD}\n", f"there is no {tmp_path}/no.csv yet: it counts as empty\n"),
     ):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))

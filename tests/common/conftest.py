@@ -11,10 +11,8 @@ from hypergrid.common.run_folder import Run
 @pytest.fixture
 def suite(tmp_path) -> Path:
     folder = tmp_path / "suite"
-    (folder / "inner").mkdir(parents=True)
+    folder.mkdir()
     (folder / "a.py").write_text("A = 1\n")
-    (folder / "inner" / "b.py").write_text("B = 1\n")
-    (folder / "README.md").write_text("words\n")
     return folder
 
 

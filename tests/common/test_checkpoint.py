@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_folders import COLUMNS, FLAG, Weights, begin, refusal, row, snapshot, train, unfinished
-
-from hypergrid.common.run_folder import read_metrics
+from run_folders import COLUMNS, FLAG, Weights, begin, refusal, snapshot, train, unfinished
 
 
 def damaged(content: bytes, kind: str) -> bytes:
@@ -84,18 +82,6 @@ def test_a_failure_while_saving_keeps_the_old_checkpoint(open_run, small_disk):
     with again.recorded(COLUMNS):
         assert again.restore(weights) == 3
     assert torch.equal(weights.weight, torch.full((3,), 3.0))
-
-
-def test_a_row_that_does_not_fit_leaves_nothing_of_itself(open_run, small_disk):
-    run = open_run()
-    with run.recorded(COLUMNS):
-        run.write_row(row(1))
-        before = (run.directory / "metrics.csv").read_bytes()
-        with small_disk(len(before) + 5):
-            assert "metrics.csv (No space left on device)" in refusal(run.write_row, row(2))
-        assert (run.directory / "metrics.csv").read_bytes() == before
-        run.write_row(row(2))
-    assert read_metrics(run.directory)["step"] == [1, 2]
 
 
 def test_a_checkpoint_loads_as_weights_only(open_run):

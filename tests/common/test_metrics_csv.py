@@ -108,3 +108,15 @@ def test_an_unknown_column_is_an_error(open_run):
     with run.recorded(COLUMNS), pytest.raises(ValueError, match="l2_dist"):
         run.write_row(row(1, l2_dist=0.5))
     assert read_metrics(run.directory) == {}
+
+
+def test_a_row_that_does_not_fit_leaves_nothing_of_itself(open_run, small_disk):
+    run = open_run()
+    with run.recorded(COLUMNS):
+        run.write_row(row(1))
+        before = (run.directory / "metrics.csv").read_bytes()
+        with small_disk(len(before) + 5):
+            assert "metrics.csv (No space left on device)" in refusal(run.write_row, row(2))
+        assert (run.directory / "metrics.csv").read_bytes() == before
+        run.write_row(row(2))
+    assert read_metrics(run.directory)["step"] == [1, 2]

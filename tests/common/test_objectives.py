@@ -110,8 +110,7 @@ def residuals(name, of, log_pf, log_pb, log_flow, log_z, subtb_lambda=0.9, penal
         return objectives.trajectory_balance(log_pf, log_pb, log_z, of.log_reward, of.index)
     if name == "db":
         return objectives.detailed_balance(log_pf, log_pb, log_flow, of.log_reward, of.index, of.is_last)
-    arguments = log_pf, log_pb, log_flow, of.log_reward, of.index, of.is_last
-    return objectives.sub_trajectory_balance(*arguments, subtb_lambda, penalty)
+    return objectives.sub_trajectory_balance(log_pf, log_pb, log_flow, of.log_reward, of.index, subtb_lambda, penalty)
 
 
 @each_case

@@ -49,6 +49,12 @@ BAD = [
     (["--algo.target_decay=1"], "input should be"),
     (["--algo.tied_trunk=maybe"], "input should be"),
     (["--algo.name=db"], "take algo.py:db"),
+    (
+        ["--algo.backward_approach=uniform", "--algo.backward_learning_rate=0.1"],
+        "--algo.backward_learning_rate has no effect with --algo.backward_approach uniform: leave it out",
+    ),
+    (["--algo.backward_approach=naive", "--algo.backward_learning_rate_decay=1"], "has no effect with"),
+    (["--algo.backward_approach=maxent", "--algo.zero_initialisation=false"], "has no effect with"),
     (["--algo.learning_rate"], "expected one argument"),
     (["--nonsense"], "nonsense"),
     (["stray"], "unknown argument stray"),
@@ -162,6 +168,18 @@ def test_the_folder_names_what_differs_and_no_more():
     changed = settings.run_directory(settings.parse(command("db", *extra)))
     assert changed == Path("runs/hypergrid/standard-height=8/db-tlm-learning_rate=0.01/seed=3")
     assert settings.run_directory(settings.parse(command("perfect"))).parent.name == "perfect"
+
+
+def test_a_run_that_differs_in_much_still_has_a_folder():
+    """A file system takes names of up to 255 bytes."""
+    algo = "hidden_width=128 hidden_layers=3 learning_rate=0.0125 target_decay=0.9 tied_trunk=false"
+    more = "update_order=forward_first gradient_clipping=0.5 zero_initialisation=false log_z_learning_rate=0.25"
+    words = [f"--algo.{word}" for word in f"{algo} {more}".split()]
+    folders = [settings.run_directory(settings.parse(command("tb", *words, *last))) for last in ([], ["--env.ndim=3"])]
+    rates = [["--algo.backward_learning_rate=0.5"], ["--algo.backward_learning_rate=0.25"]]
+    folders += [settings.run_directory(settings.parse(command("tb", *words, *last))) for last in rates]
+    assert all(len(part.encode()) <= 255 for folder in folders for part in folder.parts)
+    assert len(set(folders)) == 4
 
 
 PROMISED = (
