@@ -69,8 +69,9 @@ EXPECTATIONS = (
     Expectation("C6", _STRINGS, ALL, MODES, "similar", (WITHOUT_DECAY,)),
 )
 
-# The tables of the README: of which CSV files, a number of each cell, and columns of a run's last row.
+# The tables of the README: columns of the last row of each run of REPORTED, numbers of each cell of COMPARED_IN.
 REPORTED = ("evidence*.csv", "figure2_partial.csv")
+COMPARED_IN = "small/figure2.csv"
 COMPARED = {
     "Modes found, mean over the run": (MODES, "{:.1f}"),
     "Mean log R at the end (nats)": (Metric("", "mean_log_reward", "step", last, 1, 0), "{:.1f}"),

@@ -76,8 +76,9 @@ def _exact(summary: Summary) -> Metric:
     return Metric("", "exact_total_variation", "trajectories", summary, -1, 0)
 
 
-# The tables of the README: of which CSV files, a number of each cell, and columns of a run's last row.
+# The tables of the README: columns of the last row of each run of REPORTED, numbers of each cell of COMPARED_IN.
 REPORTED = ("evidence*.csv", "figure1.csv")
+COMPARED_IN = "figure1.csv"
 COMPARED = {
     "Decades above a perfect sampler, mean over the run": (CONVERGENCE, "{:.3f}"),
     "Exact total variation after 80,000 trajectories": (_exact(value_at(80_000)), "{:.3f}"),

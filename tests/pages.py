@@ -25,6 +25,7 @@ UNCHECKED = {
     "pip": "the network",
     "pre-commit": "not of the packages that the tests install",
     "python3": "makes the environment",
+    "source": "the shell's: enters the environment",
     "ray": "of a cluster",
     "sbatch": "of a cluster",
     "xargs": "runs what a sweep prints",

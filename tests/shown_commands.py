@@ -25,6 +25,7 @@ LEFT_OUT = {
     "bash .ci/run": "installs; this is what passes before a change lands",
     "bash hypergrid/quickstart.sh": "installs; a slow test runs it",
     "pip install": "installs",
+    "python3 -m venv": "installs",
     "pre-commit install": "changes the repository's hooks",
     "export RAY": "needs a cluster; a slow test starts one",
     "ray get-auth-token": "needs a cluster; a slow test starts one",

@@ -20,7 +20,7 @@ from ..common.backward_loss import APPROACHES
 from ..common.files import write_text
 from ..common.reporting import ALL, Metric
 from ..common.terminal import ExperimentError, command
-from ..suite import CHOICE, COMPARED, ENVIRONMENTS, REPORTED, SHOWN
+from ..suite import CHOICE, COMPARED, COMPARED_IN, ENVIRONMENTS, REPORTED, SHOWN
 from . import tables
 from .statistics import interquartile_mean
 from .tables import OBJECTIVES, RUN, SUITE, VALUE, describe_versions, markdown_table, new_parser, read_numbers
@@ -97,7 +97,7 @@ def update_pages(check: bool) -> None:
         old = page.read_text(encoding="utf-8") if page.exists() else ""
         if page.exists() and (page.parent == SUITE or BEGIN in old):
             new = replace_section(old, runs)
-            new = replace_section(new, describe_cells(found), *CELLS) if CELLS[0] in old else new
+            new = replace_section(new, describe_cells([RESULTS / COMPARED_IN]), *CELLS) if CELLS[0] in old else new
             stale |= {page: new} if new != old else {}
     if check and stale:
         names = ", ".join(str(page.relative_to(SUITE.parent)) for page in stale)

@@ -11,7 +11,7 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 62500 * s * (s == s + 0); print
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 config=hypergrid/experiments/config
-for seed in ${SEEDS:-1 2 3}; do
+for seed in ${SEEDS:-1 2 3 4}; do
     for environment in ${ENVIRONMENTS:-standard hard}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
             for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
