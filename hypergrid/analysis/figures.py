@@ -42,6 +42,10 @@ PANELS, SETTING, CHOSEN = "panels", "setting", "chosen"
 # Without the time: the same CSV gives the same bytes.
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}}
 LINES = ("-", "--", ":", "-.")
+NOTE: dict[str, Any] = {
+    **{"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 7, "color": "dimgrey"},
+    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+}
 FLOOR: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1, "label": "perfect sampler"}
 LABELS = {"trajectories": "trajectories sampled", "step": "iterations", "learning_rate": "learning rate of P_F"}
 
@@ -126,6 +130,9 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, figure: Figure, lines: dict[str,
                 _draw_rates(axis, tables.run_numbers(runs, figure.metric), style)
             else:
                 _draw_curves(axis, runs, figure.x, style)
+    seeds = rows.groupby(["approach", SETTING])["seed"].nunique()
+    few = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
+    axis.annotate(f"{few}{seeds.max()} seed{'s' * bool(seeds.max() > 1)}", (0.97, 0.95), **NOTE)
     if figure.floor in rows:  # older runs may lack it
         longest = max((run for _, run in rows.groupby(RUN)), key=lambda run: run[figure.x].max())
         longest = longest.sort_values(figure.x)
@@ -165,9 +172,10 @@ def _order(rows: pd.DataFrame) -> list[str]:
 def describe_figure(figure: Figure, rows: pd.DataFrame, files: Sequence[Path], n_tuning: int) -> str:
     """How to read the figure, and where its numbers come from."""
     seeds = rows.groupby([*RUN[:4], SETTING])["seed"].nunique()
-    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    text = f"Thin: every seed ({count} a curve). Thick: interquartile mean. Band: "
-    text += f"95% bootstrap interval with {MIN_SEEDS_OF_A_BAND} or more seeds, smallest to largest below. "
+    text = ""
+    if seeds.max() > 1:
+        text += "Thin: every seed. Thick: interquartile mean. Band: from the smallest to the largest; "
+        text += f"with {MIN_SEEDS_OF_A_BAND} or more seeds its 95% bootstrap interval. "
     if rows[CHOSEN].any():
         text += f"Learning rates: each approach's best {figure.metric.name} on its {n_tuning} smallest seed"
         text += f"{'s' * (n_tuning > 1)}, shown on its others where there are any. "

@@ -32,7 +32,7 @@ from .tables import OBJECTIVES, SUITE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 CELL = ["environment", "objective", "approach"]
 FEWEST_SEEDS = 3
@@ -110,12 +110,15 @@ def draw_curves(ours: pd.DataFrame, theirs: pd.DataFrame, published: Published) 
     for axis, (cell, curves, metric) in zip(axes.flat, panels, strict=False):
         environment, objective, approach = map(str, cell)
         runs = ours[(ours[CELL] == list(cell)).all(axis=1) & (ours[x] <= curves[x].max())]
+        curves = curves[curves[x] <= runs[x].max()]
         our_style = {"color": curve_style(approach)["color"], "linewidth": 0.8}
         for rows, style in ((runs, our_style), (curves, {"color": "black", "linestyle": "--"})):
             for _, run in rows.dropna(subset=metric).sort_values(x).groupby("seed"):
                 axis.plot(run[x], run[metric], **style)
         axis.set_xlim(0, runs[x].max())
-        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=8)
+        if (runs[metric].dropna() % 1 == 0).all():
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.set_title(f"{environment}, {OBJECTIVES[objective]}, {approach}", fontsize=8, y=1.06)  # above 1e-5
         axis.set_ylabel(metrics[metric], fontsize=8)
         axis.tick_params(labelsize=7, which="both")
         axis.yaxis.get_offset_text().set_fontsize(7)
