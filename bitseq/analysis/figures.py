@@ -42,10 +42,7 @@ PANELS, SETTING, CHOSEN = "panels", "setting", "chosen"
 # Without the time: the same CSV gives the same bytes.
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}}
 LINES = ("-", "--", ":", "-.")
-NOTE: dict[str, Any] = {
-    **{"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 7, "color": "dimgrey"},
-    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-}
+BELOW_TITLE: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom", "fontsize": 7}
 FLOOR: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1, "label": "perfect sampler"}
 LABELS = {"trajectories": "trajectories sampled", "step": "iterations", "learning_rate": "learning rate of P_F"}
 
@@ -90,11 +87,11 @@ def draw_figure(figure: Figure, rows: pd.DataFrame, caption: str) -> matplotlib.
     if not (figure.every_rate or figure.varied or set(titles).isdisjoint(figure.environments.values())):
         titles = list(dict.fromkeys([*figure.environments.values(), *titles]))
     lines = dict(zip(sorted(rows[SETTING].unique()), LINES * 10, strict=False))
-    shape, size = (len(titles), len(objectives)), (2.4 * len(objectives), 2.0 * len(titles) + 1.3)
+    shape, size = (len(titles), len(objectives)), (2.4 * len(objectives), 2.1 * len(titles) + 1.3)
     picture, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey="row")
     for title, line in zip(titles, axes, strict=True):
         for objective, axis in zip(objectives, line, strict=True):
-            axis.set_title(f"{title}, {OBJECTIVES.get(objective, objective)}", fontsize=10)
+            axis.set_title(f"{title}, {OBJECTIVES.get(objective, objective)}", fontsize=10, pad=14)
             cell = rows[(rows[PANELS] == title) & (rows["objective"] == objective)]
             if cell.empty:
                 axis.text(0.5, 0.5, "no data", ha="center", va="center", transform=axis.transAxes)
@@ -132,7 +129,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, figure: Figure, lines: dict[str,
                 _draw_curves(axis, runs, figure.x, style)
     seeds = rows.groupby(["approach", SETTING])["seed"].nunique()
     few = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
-    axis.annotate(f"{few}{seeds.max()} seed{'s' * bool(seeds.max() > 1)}", (0.97, 0.95), **NOTE)
+    axis.annotate(f"{few}{seeds.max()} seed{'s' * bool(seeds.max() > 1)}", (0.5, 1.02), **BELOW_TITLE)
     if figure.floor in rows:  # older runs may lack it
         longest = max((run for _, run in rows.groupby(RUN)), key=lambda run: run[figure.x].max())
         longest = longest.sort_values(figure.x)
