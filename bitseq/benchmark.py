@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=int, default=5, choices=range(1, 1000), metavar="INT", help="turns of each contender (5)"
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn (1)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn, of at least one iteration (1)")
     parser.add_argument("--objectives", nargs="+", default=settings.OBJECTIVES, choices=settings.OBJECTIVES)
     parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
@@ -109,7 +109,7 @@ def turn(agent: LearningAgent, watch: Stopwatch, seconds: float) -> Counter:
     """Seconds per iteration over one turn: the step, its parts, and its share of the metrics."""
     watch.seconds.clear()
     iterations, start = 0, time.perf_counter()
-    while (taken := time.perf_counter() - start) < seconds:
+    while (taken := time.perf_counter() - start) < seconds or not iterations:
         train_step(agent)
         iterations += 1
     parts = Counter({name: value / iterations for name, value in watch.seconds.items()})

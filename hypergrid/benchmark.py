@@ -8,8 +8,8 @@ weights with a uniform P_B. Contenders take turns, round after round, so that a 
 all of them; medians over rounds are printed. Mean lengths still differ: compare transitions per second.
 
 The limit is the time that the matrix products of Algorithm 1 alone would take at the speed of one large product,
-measured in the same run: per visited state and pass 2 width^2 (layers - 1) operations; a rollout is one pass, a
-gradient three.
+measured in the same run: per distinct state and pass 2 width^2 (layers - 1) operations; a rollout, a target and the
+scores of new transitions are one pass each, a gradient three.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print a Markdown table; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hypergrid.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--warmup", type=int, default=500, help="training iterations before measuring (500)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (7)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, choices=range(1, 1000), metavar="INT", help="turns of each contender (7)"
+    )
     parser.add_argument("--algorithms", nargs="+", default=settings.LEARNING, choices=settings.LEARNING)
     parser.add_argument("--approaches", nargs="+", default=APPROACHES, choices=backward_loss.APPROACHES)
     arguments = parser.parse_args(argv)
@@ -65,7 +67,7 @@ def measure(name: str, approaches: list[str], warmup: int, rounds: int) -> None:
     contenders = {approach: own_step(agent) for approach, agent in agents.items()}
     if name in TORCHGFN and "uniform" in agents:
         contenders["torchgfn"] = torchgfn_step(name, agents["uniform"])
-    turns: dict[str, list[tuple[float, float]]] = {contender: [] for contender in contenders}
+    turns: dict[str, list[tuple[float, float, float]]] = {contender: [] for contender in contenders}
     speed = []
     for _ in range(rounds):
         speed.append(product_speed())
@@ -75,11 +77,11 @@ def measure(name: str, approaches: list[str], warmup: int, rounds: int) -> None:
         contender: tuple(statistics.median(values) for values in zip(*measured, strict=True))
         for contender, measured in turns.items()
     }
-    for contender, (iterations, transitions) in rates.items():
+    for contender, (iterations, transitions, states) in rates.items():
         length = transitions / iterations / 16
         limit, ratio = "", ""
         if contender in agents:
-            seconds = operations(agents[contender], transitions / iterations) / statistics.median(speed)
+            seconds = operations(agents[contender], states / iterations) / statistics.median(speed)
             limit = f"{100 * iterations * seconds:.0f}%"
             if "torchgfn" in rates:
                 ratio = f"{transitions / rates['torchgfn'][1]:.1f}"
@@ -103,26 +105,26 @@ def trained_agent(name: str, approach: str, warmup: int) -> LearningAgent:
     return agent
 
 
-def own_step(agent: LearningAgent) -> Callable[[], int]:
-    """One iteration of ours; returns the number of transitions sampled."""
+def own_step(agent: LearningAgent) -> Callable[[], tuple[int, int]]:
+    """One iteration of ours; returns the numbers of transitions sampled and of distinct states among them."""
     sample, sizes = agent.sample, []
 
     def counted_sample():
         batch = sample()
-        sizes.append(len(batch.actions))
+        sizes.append((len(batch.actions), len(batch.visited)))
         return batch
 
     agent.sample = counted_sample
 
-    def step() -> int:
+    def step() -> tuple[int, int]:
         train_step(agent)
         return sizes.pop()
 
     return step
 
 
-def torchgfn_step(name: str, agent: LearningAgent) -> Callable[[], int]:
-    """One iteration of torchgfn's sampler and loss with the same network and a uniform P_B."""
+def torchgfn_step(name: str, agent: LearningAgent) -> Callable[[], tuple[int, int]]:
+    """One iteration of torchgfn's sampler and loss with the same network and a uniform P_B; it computes every state."""
     environment = agent.environment
     preprocessor, n_actions = KHotPreprocessor(environment.height, environment.ndim), environment.ndim + 1
     module = as_mlp(agent.policies.trunk, agent.policies.forward_head)
@@ -137,37 +139,38 @@ def torchgfn_step(name: str, agent: LearningAgent) -> Callable[[], int]:
     optimizer = torch.optim.Adam(gflownet.parameters(), lr=1e-3)
     sampler = Sampler(forward)
 
-    def step() -> int:
+    def step() -> tuple[int, int]:
         trajectories = sampler.sample_trajectories(environment.gfn, n=agent.batch_size)
         loss = gflownet.loss(environment.gfn, gflownet.to_training_samples(trajectories), recalculate_all_logprobs=True)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return int(trajectories.terminating_idx.sum())
+        n_transitions = int(trajectories.terminating_idx.sum())
+        return n_transitions, n_transitions
 
     return step
 
 
-def turn(step: Callable[[], int]) -> tuple[float, float]:
-    """Iterations and transitions per second over one turn."""
-    iterations = transitions = 0
+def turn(step: Callable[[], tuple[int, int]]) -> tuple[float, float, float]:
+    """Iterations, transitions and distinct states per second over one turn."""
+    done = []
     start = time.perf_counter()
     while (seconds := time.perf_counter() - start) < SECONDS_PER_TURN:
-        transitions += step()
-        iterations += 1
-    return iterations / seconds, transitions / seconds
+        done.append((1, *step()))
+    iterations, transitions, states = (sum(column) / seconds for column in zip(*done, strict=True))
+    return iterations, transitions, states
 
 
-def operations(agent: LearningAgent, transitions: float) -> float:
-    """Floating-point operations of the matrix products of one iteration (see the module's docstring)."""
-    algorithm = agent.algo
-    learns_backward = agent.backward_learner is not None
-    passes = transitions * (4 if learns_backward else 1)
+def operations(agent: LearningAgent, states: float) -> float:
+    """Floating-point operations of the matrix products of an iteration over so many distinct states (see the top)."""
+    algorithm, scored = agent.algo, agent.approach.scored
+    passes = 1 + 3 * (agent.backward_learner is not None) + (scored == "target")
     if isinstance(agent, QAgent):
-        passes += algorithm.replay_batch_size * (5 + learns_backward)
+        replayed = 5 + {"fixed": 0, "online": 3}.get(scored, 1)  # Q's gradient, its target twice, P_B of the next state
+        total = states * (passes + 2) + algorithm.replay_batch_size * replayed
     else:
-        passes += transitions * (3 + learns_backward)
-    return passes * 2 * algorithm.hidden_width**2 * (algorithm.hidden_layers - 1)
+        total = states * (passes + 3)
+    return total * 2 * algorithm.hidden_width**2 * (algorithm.hidden_layers - 1)
 
 
 def product_speed() -> float:

@@ -6,8 +6,8 @@ With a_d = |s_d / (H-1) - 0.5|,
     R(s) = R0 + R1 prod_d [a_d > 0.25] + R2 prod_d [0.3 < a_d < 0.4]        (Bengio et al. 2021)
 
 in exact arithmetic. torchgfn computes a_d in floating point, where of the mirror cells 1 and 9 of H = 11, both at
-a = 0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. The states class and the exact
-distribution are torchgfn's; state indices are its canonical ones (row-major). Actions 0..D-1 add 1 to that coordinate,
+a = 0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. State indices are torchgfn's canonical
+ones (row-major). Actions 0..D-1 add 1 to that coordinate,
 action D stops. A grid of too many states to list has no tables; all else is the same.
 """
 
@@ -55,6 +55,12 @@ class ExactGrid(HyperGrid):
             validate_modes=False,  # it would refuse heights under 5
         )
         self.reward_fn = ExactReward(height, ndim, **levels)
+
+    def _enumerate_all_states_tensor(self, batch_size: int = 0) -> None:
+        """All states in the order of their indices; torchgfn's own starts a process per core for it."""
+        if self.store_all_states:
+            grid = torch.cartesian_prod(*[torch.arange(self.height)] * self.ndim)
+            self._all_states_tensor = grid.view(-1, self.ndim)
 
     def log_partition(self, condition: None = None) -> float:
         """log Z in closed form, nats: Z = R0 H^D + R1 shell^D + R2 band^D, of the H coordinates those in each zone."""

@@ -163,6 +163,8 @@ def draw_comparison(directories: list[Path], out: Path) -> None:
         metrics, algo = read_metrics(directory), config["algo"]
         if not metrics:
             raise ExperimentError(f"{directory} has no rows in metrics.csv yet: wait for its first evaluation")
+        if all(map(math.isnan, metrics["l1_dist"])):
+            raise ExperimentError(f"{directory} is of a grid too large to list, without distances: see its curves.png")
         label = f"{algo['name']}, P_B {algo.get('backward_approach', '-')}, seed {config['general']['seed']}"
         colour = COLOURS[algo.get("backward_approach")]
         for axis, exact in zip(axes, (None, "exact_total_variation"), strict=True):

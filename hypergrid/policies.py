@@ -7,7 +7,6 @@ Gritsaev et al. 2025, appendix: two hidden layers of 256, ReLU, P_B's last layer
 
 import copy
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -172,8 +171,3 @@ class Policies(nn.Module):
 def frozen_copy(module: nn.Module) -> nn.Module:
     """A deep copy in eval mode that takes no gradient: a target network."""
     return copy.deepcopy(module).eval().requires_grad_(False)
-
-
-def parameters_of(groups: dict[str, list[nn.Parameter]], names: Iterable[str]) -> list[nn.Parameter]:
-    """The parameters of the named groups, those that exist."""
-    return [parameter for name in names for parameter in groups.get(name, [])]

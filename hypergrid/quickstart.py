@@ -70,7 +70,8 @@ def watched(approach: str, argv: list[str], directory: Path, n_steps: int) -> Ge
                 tracker.advance(seen, None if math.isnan(row["loss"]) else row["loss"])
         if status:
             errors.seek(0)
-            sys.exit(errors.read().decode(errors="replace").rstrip())
+            sys.stderr.buffer.write(errors.read())
+            sys.exit(status)
 
 
 def last_row(directory: Path) -> dict[str, float]:

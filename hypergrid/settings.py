@@ -28,6 +28,7 @@ DQN = LEARNING[3:]
 OWN_LOSS = tuple(row.name for row in APPROACHES.values() if row.loss in LOSSES)
 LEARNED = tuple(row.name for row in APPROACHES.values() if row.policy == "learned")
 DECAYED = tuple(row.name for row in APPROACHES.values() if row.decays_learning_rate)
+TARGETED = tuple(row.name for row in APPROACHES.values() if row.scored == "target")
 REFERENCES = ("perfect", "uniform")  # draws from R/Z, the floor; a uniform P_F: they learn nothing
 MAX_ENUMERATED = 20_000_000  # states whose tables are held in memory
 REWARDS = {"standard": (1e-3, 0.5, 2.0), "hard": (1e-4, 1.0, 3.0)}  # R0, R1, R2
@@ -86,8 +87,10 @@ class AlgorithmSettings(Group):
         0.75, "weight of the old parameters in the targets of P_B (tlm) and Q; 0: no target", ge=0, lt=1
     )
     zero_initialisation: bool = option(True, "start a learned P_B at uniform", approaches=LEARNED)
-    tied_trunk: bool = option(True, "P_F and P_B share the trunk")
-    update_order: Literal["backward_first", "forward_first"] = option("backward_first", "which policy is updated first")
+    tied_trunk: bool = option(True, "P_F and P_B share the trunk", approaches=LEARNED)
+    update_order: Literal["backward_first", "forward_first"] = option(
+        "backward_first", "which policy is updated first", approaches=OWN_LOSS
+    )
     gradient_clipping: float = option(0.0, "largest norm of a gradient; 0: off", ge=0)
     hidden_width: int = option(256, "units of a hidden layer", ge=1, le=1e5)
     hidden_layers: int = option(2, "hidden layers of the trunk", ge=1)
@@ -160,6 +163,9 @@ def parse(argv: list[str]) -> ConfigDict:
         values = config[section] = check_section(section, _load(section, texts[section]) | overrides)
         if "backward_approach" in values:
             options.require_effect(model, given, "approaches", "backward_approach", values.backward_approach, prefix)
+            if "target_decay" in given and values.name not in DQN and values.backward_approach not in TARGETED:
+                cell = f"{values.name} and {values.backward_approach}"
+                raise ExperimentError(f"--algo.target_decay has no effect on {cell}: leave it out")
     _check_combinations(config)
     return config
 
@@ -189,6 +195,12 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(
             f"a grid of {config.env.height}^{config.env.ndim} states is too large to number them: "
             "lower env.ndim or env.height to at most 2^62 states"
+        )
+    n_iterations = math.ceil(config.general.n_trajectories / config.general.n_envs)
+    if config.algo.get("start_learning", 0) >= n_iterations:
+        raise ExperimentError(
+            f"algo.start_learning is {config.algo.start_learning}: lower it, or nothing is learned in {n_iterations} "
+            "iterations"
         )
     if config.algo.name == "perfect" and config.env.height**config.env.ndim > MAX_ENUMERATED:
         raise ExperimentError(f"perfect draws from a list of all states: take a grid of at most {MAX_ENUMERATED:,}")

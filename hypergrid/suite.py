@@ -31,8 +31,8 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
-# Fields that make another environment, unless they have this value.
-OF_ENVIRONMENT: dict[str, Any] = {"env.height": 20, "env.ndim": 4}
+# Fields whose other values make an environment of their own.
+OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"env.height": (20,), "env.ndim": (4,)}
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)

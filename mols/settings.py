@@ -118,7 +118,7 @@ class PolicySettings(Group):
 class LearningSettings(Group):
     """Learning"""
 
-    lr: float = option(5e-4, "learning rate of P_F, and of naive's P_B, by Adam", gt=0, paper="2.5e-4, 5e-4, 1e-3")
+    lr: float = option(5e-4, "learning rate of P_F, and of naive's P_B, by Adam", gt=0)
     lrd: float = option(20_000.0, "steps in which that rate halves", gt=0)
     log_z_lr: float = option(1e-3, "learning rate of log Z, by Adam", gt=0, objectives=("tb",))
     log_z_lrd: float = option(50_000.0, "steps in which that rate halves", gt=0, objectives=("tb",))
@@ -213,7 +213,7 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
         "m_alpha": 0.15 if values["algo"] == "dqn" else 0.0,
         "aexp": AEXP if values["ap"] == "exp" else 0.0,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "threads": os.cpu_count() or 1,
+        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     }
     values |= {name: default for name, default in resolved.items() if name in values and values[name] is None}
     _resolve_reward(values)

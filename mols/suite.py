@@ -21,8 +21,13 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("n", "batch_size")
 BACKWARD_LEARNING_RATE = "blr"
-# Fields whose other values make results of their own, named with the environment; older runs may lack them.
-OF_ENVIRONMENT: dict[str, Any] = {"charges": "paper", "precision": "float32", "width": 128}
+NEWER = {"charges": "paper", "precision": "float32"}  # fields that older runs lack, and what they had in their place
+# Fields whose other values make an environment of their own.
+OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {
+    **{name: (usual,) for name, usual in NEWER.items()},
+    **{"width": (128,), "n_layers": (8,), "max_fragments": (8,), "max_atoms": (8,)},
+    **{"reward": (), "proxy": ("original", "embedded", "mxmnet", "")},
+}
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -32,7 +37,7 @@ DECAY = ("blrd", 2e6)  # steps in which P_B's learning rate halves, of 20,000; o
 
 ENVIRONMENTS = {"qm9": "QM9", "seh_frag": "sEH"}
 # Environment of a smaller setting: the paper's that it takes the place of.
-SMALL = {f"{task} width=64": task for task in ENVIRONMENTS}
+SMALL = {f"{task} width=64 n_layers=2": task for task in ENVIRONMENTS}
 _CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",

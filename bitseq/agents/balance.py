@@ -54,7 +54,7 @@ class BalanceAgent(LearningAgent):
         log_reward = self.environment.log_reward(batch.terminal_states)
         return self._loss(batch, hidden, log_pf, log_pb, log_reward) / self.environment.length
 
-    def log_z_estimate(self) -> Tensor:
+    def estimated_log_z(self) -> Tensor:
         """() log Z of TB, log F(s_0) of the others, nats."""
         if self.has_log_z:
             return self.policies.log_z

@@ -124,7 +124,7 @@ class LearningAgent(ABC):
 
     def update_backward_target(self) -> None:
         """One step of P_B's target."""
-        self.policies.move_backward_target(self.target_decay)
+        self.policies.update_backward_target(self.target_decay)
 
     def update_model_target(self) -> None:
         """One step of the target of the whole model, which is Q's too."""
@@ -147,7 +147,7 @@ class LearningAgent(ABC):
         with evaluation.evaluation_mode(self.policies):
             log_pb = self.policies.backward.log_probs(self._last_states)
             deviation = uniform_deviation(log_pb, self.environment.backward_mask(self._last_states)).item()
-            log_z = self.log_z_estimate().item()
+            log_z = self.estimated_log_z().item()
         true_log_z, mean_log_reward = self._perfect
         metrics = {"pb_deviation": deviation, "log_z": log_z, "log_z_error": abs(log_z - true_log_z)}
         metrics |= {"mean_log_reward_perfect": mean_log_reward, **self.modes.metrics()}
@@ -204,7 +204,7 @@ class LearningAgent(ABC):
         return evaluation.spearman(log_prob, self.environment.log_reward(strings))
 
     @abstractmethod
-    def log_z_estimate(self) -> Tensor:
+    def estimated_log_z(self) -> Tensor:
         """() what the online model says that log Z is, nats."""
 
     @abstractmethod

@@ -58,7 +58,7 @@ class QAgent(LearningAgent):
         self._replay.update(positions, loss.detach().cpu().numpy())
         return (loss * importance).mean()
 
-    def log_z_estimate(self) -> Tensor:
+    def estimated_log_z(self) -> Tensor:
         """() V(s_0) = c log sum exp(Q(s_0, .) / c), nats."""
         initial = self.environment.initial_states(1)
         logits = self.policies.forward_logits(initial, self.policies.trunk(initial))

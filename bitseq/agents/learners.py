@@ -1,13 +1,10 @@
 """The two optimisers of a run: which parameters each steps, at which learning rate."""
 
-from collections.abc import Iterable
-
 from ml_collections import ConfigDict
-from torch.nn import Parameter
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
-from bitseq.common.algorithm import Learner
+from bitseq.common.algorithm import Learner, parameters_of
 from bitseq.common.backward_loss import BackwardApproach
 from bitseq.policies.model import Policies
 
@@ -34,8 +31,3 @@ def backward_learner(config: ConfigDict, approach: BackwardApproach, policies: P
         fused=True,
     )
     return Learner(optimizer, ExponentialLR(optimizer, config.gamma if approach.decays_learning_rate else 1.0))
-
-
-def parameters_of(groups: dict[str, list[Parameter]], names: Iterable[str]) -> list[Parameter]:
-    """The parameters of the named groups, those that exist."""
-    return [parameter for name in names for parameter in groups.get(name, [])]

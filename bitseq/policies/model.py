@@ -133,7 +133,7 @@ class Policies(nn.Module):
         """() nats."""
         return self.log_z_parts.sum()
 
-    def move_backward_target(self, decay: float) -> None:
+    def update_backward_target(self, decay: float) -> None:
         """One EMA step of P_B's target; ``decay`` is the weight of its old parameters."""
         if self.backward_target is not None:
             ema_update(self.backward_target.parameters(), self.backward.parameters(), decay)

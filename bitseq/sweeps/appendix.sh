@@ -4,9 +4,10 @@
 #     bash bitseq/sweeps/appendix.sh | python -m bitseq.analysis.launch
 #
 # From the environment: SEEDS, LEARNING_RATES, OBJECTIVES, SCALE, OUTPUT_DIR, as in figure2.sh; TECHNIQUES: decay of
-# P_B's learning rate, the target copy of P_B, initialisation of P_B at uniform. With the DQN objectives one setting
-# copies P_B and Q into their targets: there it stays. The runs with every technique are those of figure 2, in the same
-# folders. Collect with --varying gamma target_decay uniform_initialisation
+# P_B's learning rate, the target copy of P_B (and with it the copy that the correlation scores), initialisation of P_B
+# at uniform. With the DQN objectives one setting copies P_B and Q into their targets: there it stays. The runs with
+# every technique are those of figure 2, in the same folders. Collect with --varying gamma target_decay
+# uniform_initialisation
 set -euo pipefail
 iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 50000 * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }

@@ -15,11 +15,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
 from hypergrid import evaluation
-from hypergrid.common.algorithm import Learner
+from hypergrid.common.algorithm import Learner, parameters_of
 from hypergrid.common.backward_loss import APPROACHES, LOSSES, BackwardApproach, RecentBatches, uniform_deviation
 from hypergrid.common.randomness import Streams
 from hypergrid.environment import GridEnvironment
-from hypergrid.policies import Policies, parameters_of
+from hypergrid.policies import Policies
 from hypergrid.sampling import Transitions, sample_trajectories, taken_log_pb
 
 

@@ -60,7 +60,7 @@ def _suite_of(run: Path) -> object:
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
     run: dict[str, Any] = {name: config.get(key) for name, key in IDENTITY.items()}
-    others = [(key, config[key]) for key, usual in OF_ENVIRONMENT.items() if config.get(key, usual) != usual]
+    others = [(key, config[key]) for key, usual in OF_ENVIRONMENT.items() if key in config and config[key] not in usual]
     words = [value if isinstance(value, str) else f"{key.split('.')[-1]}={value}" for key, value in others]
     return run | {"environment": " ".join([run["environment"], *words])} if others else run
 

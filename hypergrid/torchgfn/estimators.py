@@ -18,6 +18,7 @@ from hypergrid.common.checkpoint import restore_agent
 from hypergrid.common.terminal import ExperimentError
 from hypergrid.environment import ExactGrid
 from hypergrid.policies import MASKED, LearnedBackward, Trunk
+from hypergrid.settings import MAX_ENUMERATED
 
 
 class Estimators(NamedTuple):
@@ -82,14 +83,15 @@ def load_environment(run_dir: str | Path) -> ExactGrid:
         ExperimentError: it is none.
     """
     env = _config_of(Path(run_dir)).env
-    return ExactGrid(env.ndim, env.height, R0=env.R0, R1=env.R1, R2=env.R2)
+    stored = env.height**env.ndim <= MAX_ENUMERATED
+    return ExactGrid(env.ndim, env.height, store_all_states=stored, R0=env.R0, R1=env.R1, R2=env.R2)
 
 
 def _config_of(run_dir: Path) -> ConfigDict:
     try:
         config = ConfigDict(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ExperimentError(f"{run_dir} is not a run folder: it needs config.json and checkpoint.pt") from error
+        raise ExperimentError(f"{run_dir} is not a run folder: name one with config.json") from error
     if "env" not in config:
         raise ExperimentError(f"{run_dir} is not a run of the hypergrid: name one")
     return config
@@ -101,11 +103,11 @@ def load_agent(run_dir: Path) -> SamplingAgent:
     if not (run_dir / "checkpoint.pt").is_file():
         raise ExperimentError(f"{run_dir} is not a run with a checkpoint: it needs config.json and checkpoint.pt")
     if config.algo.name == "perfect":
-        raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load")
+        raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load, name another run")
     config.general.update(device="cpu", kernels="auto")  # of which older runs say nothing
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():  # the caller's draws stay as they would be
         agent = make_agent(config)
-    restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")
+        restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")
     return agent
 
 

@@ -19,7 +19,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from mols.agents.task import Exact, Task, exact
-from mols.common.algorithm import Learner
+from mols.common.algorithm import Learner, parameters_of
 from mols.common.backward_loss import (
     APPROACHES,
     LOSSES,
@@ -32,7 +32,7 @@ from mols.common.randomness import Streams
 from mols.environments.base import States
 from mols.evaluation import MoleculeTracker, pearson
 from mols.policies.graph_transformer import Features
-from mols.policies.model import Policies, frozen_copy, move_towards, parameters_of
+from mols.policies.model import Policies, frozen_copy, move_towards
 from mols.sampling import Transitions, estimated_log_prob, sample_trajectories, taken_log_pb
 
 N_GENERATED = 1_000  # molecules of the current model, for the second correlation

@@ -25,6 +25,11 @@ from .terminal import ExperimentError
 from .tracking import Tracker
 
 
+def parameters_of(groups: dict[str, list[Parameter]], names: Iterable[str]) -> list[Parameter]:
+    """The parameters of the named groups, those that exist."""
+    return [parameter for name in names for parameter in groups.get(name, [])]
+
+
 @dataclass
 class Learner:
     """An optimiser with its learning-rate schedule and its gradient clipping (``max_norm`` 0: none)."""

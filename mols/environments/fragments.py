@@ -91,7 +91,7 @@ class FragmentEnvironment:
         self.max_length = 3 * self.n_slots - 1  # S nodes, 2 (S - 1) ends, stop
         self._points_of = torch.tensor([*sizes, 0], device=self.device)  # an empty slot has none
         self._has_point = torch.arange(self.n_points, device=self.device) < self._points_of[:, None]
-        self._key = multipliers(self.n_backward_actions).to(self.device)
+        self._key = multipliers(self.n_slots * (1 + self.n_slots)).to(self.device)
 
     def initial_states(self, n_states: int) -> Trees:
         """N copies of s_0."""

@@ -1,7 +1,7 @@
 """Conformers by RDKit: of five embeddings, the one of lowest MMFF94s energy.
 
-Embedding is ETKDGv3 with the torsions of small rings (Wang et al. 2020), at which RDKit may fail where small rings are
-fused: then without them. The seed is one for all, and nothing is minimised, as in the paper's reward.
+Embedding is ETKDGv3 with the torsions of small rings (Wang et al. 2020); where RDKit raises an error at them, as it may
+where small rings are fused, without them. The seed is one for all, and nothing is minimised, as in the paper's reward.
 """
 
 import numpy as np

@@ -15,13 +15,11 @@ from mols.policies.graph_transformer import Features, GraphTransformer, Tables, 
 from mols.policies.heads import heads_of
 
 N_CONDITIONS = 32  # numbers of the conditioning
-MAX_TEMPERATURE = 32.0  # at which all of them are 1
 
 
 def thermometer(temperature: float) -> Tensor:
     """(N_CONDITIONS,) the constant conditioning: as many ones as the reward exponent, a fraction, then zeros."""
-    steps = torch.arange(N_CONDITIONS) * (MAX_TEMPERATURE / N_CONDITIONS)
-    return ((temperature - steps) * (N_CONDITIONS / MAX_TEMPERATURE)).clamp(0, 1)
+    return (temperature - torch.arange(N_CONDITIONS)).clamp(0, 1)
 
 
 class Policies(nn.Module):
@@ -141,8 +139,3 @@ def move_towards(target: Policies, online: Policies, decay: float) -> None:
     """One EMA step of what the target has; ``decay`` is the weight of its old parameters."""
     parameters = dict(online.named_parameters())
     ema_update(target.parameters(), [parameters[name] for name, _ in target.named_parameters()], decay)
-
-
-def parameters_of(groups: dict[str, list[nn.Parameter]], names: Iterable[str]) -> list[nn.Parameter]:
-    """The parameters of the named groups, those that exist."""
-    return [parameter for name in names for parameter in groups.get(name, [])]

@@ -3,10 +3,9 @@
     python -m mols.proxy_training.train_gap_proxy --seed 1 --epochs 16 --run_dir runs/gap_proxy
 
 Needs the extra `qm9`. The folder gets what `mols.proxy_training.training` says, and at the end gap_proxy.pt: the
-averaged
-weights of the epoch with the least error on 5,000 molecules that are neither trained on nor held out. The error
-reported is that of the file, in single precision. To ship the file, put it into mols/rewards/gap and its sha256 into
-mols/rewards/gap/proxy.py.
+averaged weights of the epoch with the least error on 5,000 molecules that are neither trained on nor held out. The
+error reported is that of the file, in single precision. To ship the file, put it into mols/rewards/gap and its sha256
+into mols/rewards/gap/proxy.py.
 """
 
 import argparse

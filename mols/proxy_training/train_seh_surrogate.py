@@ -4,10 +4,9 @@
 
 Needs the published network's weights, see `mols.rewards.downloads`. The folder gets the sampled molecules, see
 `mols.proxy_training.surrogate_molecules`, what `mols.proxy_training.training` says, and at the end seh_surrogate.pt.
-Mean absolute
-errors are in units of r, an eighth of the raw output; the report is of the held-out tenth of the molecules and of the
-tenth of these with the largest labels. To ship the file, put it into mols/rewards/seh and its sha256 into
-mols/rewards/seh/surrogate.py.
+Mean absolute errors are in units of r, an eighth of the raw output; the report is of the held-out tenth of the
+molecules and of the tenth of these with the largest labels. To ship the file, put it into mols/rewards/seh and its
+sha256 into mols/rewards/seh/surrogate.py.
 """
 
 import argparse
@@ -113,7 +112,7 @@ def main(argv: list[str]) -> int:
     """Run the arguments ``argv``, without the program's name; returns the exit status."""
     description = __doc__.splitlines()[0]
     parser = training.make_parser(
-        "mols.proxy_training.train_seh_surrogate", description, "runs/seh_surrogate", n_epochs=12
+        "mols.proxy_training.train_seh_surrogate", description, "runs/seh_surrogate", n_epochs=14
     )
     parser.add_argument("--data_dir", default="", help="folder of the published weights")
     return training.run(parser.parse_args(argv), train)

@@ -5,7 +5,7 @@ log R is never below -75, which is also what an invalid molecule gets (Bengio et
 Raw outputs are kept by canonical SMILES for the whole run, without bound: some 200 bytes per distinct molecule. The
 checkpoint has them too. In the last digits, an output depends on the molecules that were evaluated with it, so that a
 resumed run repeats an uninterrupted one bit by bit only if it need not evaluate anything anew; for the same reason an
-evaluation neither reads nor writes what training has kept.
+evaluation neither reads nor writes what training has kept, unless an output depends on its molecule alone.
 """
 
 import math

@@ -16,11 +16,11 @@ from mols.common.options import Group, free_fields
 from mols.common.run_folder import Run
 from mols.common.terminal import ExperimentError, command, duration
 from mols.common.tracking import Tracker
-from mols.suite import OF_ENVIRONMENT, RESULTS_VERSIONS
+from mols.suite import NEWER, RESULTS_VERSIONS
 
 SUITE = Path(__file__).resolve().parents[1]
-LONG_S = 12 * 3600  # a run that takes more says so, after so many iterations; the one before them compiles
-TIMED_ITERATIONS = 3
+LONG_S = 12 * 3600  # a run that takes more says so
+TIMED_ITERATIONS = 3  # after so many; the one before them compiles
 
 
 def main(argv: list[str], model: type[Group], make_task: Callable, resolve: Callable | None = None) -> int:
@@ -86,7 +86,7 @@ def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make
         ExperimentError: the run cannot start, or cannot go on.
     """
     recorded = recorded_config(directory)
-    unrecorded = [key for key, usual in OF_ENVIRONMENT.items() if key not in recorded and config.get(key) == usual]
+    unrecorded = [key for key, usual in NEWER.items() if key not in recorded and config.get(key) == usual]
     run = Run(
         directory,
         config.to_dict(),

@@ -38,7 +38,7 @@ from mols.evaluation import MAX_SIMILARITY, Found, sorted_modes
 from mols.molecules.csv_files import require_writable, write_table
 from mols.plots import N_DRAWN, draw_grid, reward_name
 from mols.sampling import estimated_log_prob, sample_trajectories
-from mols.suite import OF_ENVIRONMENT
+from mols.suite import NEWER
 from mols.tasks import qm9, seh_frag
 
 TASKS = {task.Settings.task: task for task in (seh_frag, qm9)}
@@ -129,7 +129,7 @@ def read_config(run: Path) -> ConfigDict:
     if not run.is_dir():
         raise ExperimentError(f"{run} is not a folder: name a run folder, as training prints it at its end")
     try:
-        config = ConfigDict(OF_ENVIRONMENT | json.loads((run / "config.json").read_text(encoding="utf-8")))
+        config = ConfigDict(NEWER | json.loads((run / "config.json").read_text(encoding="utf-8")))
         environment = config.get("environment")
     except OSError as error:
         raise ExperimentError(f"{run} is not a run folder (no config.json): name one that training has made") from error

@@ -87,13 +87,14 @@ def train(
         {"params": gflownet.logz_parameters(), "lr": 0.1},
     ]
     optimizer, sampler, curve = torch.optim.Adam(own), Sampler(pf), []
+    points = {round(n_iterations * part / N_POINTS) for part in range(1, N_POINTS + 1)}
     for iteration in range(1, n_iterations + 1):
         trajectories = sampler.sample_trajectories(environment, n=BATCH_SIZE)
         backward.step(trajectories)
         optimizer.zero_grad()
         gflownet.loss(environment, trajectories).backward()
         optimizer.step()
-        if iteration % (n_iterations // N_POINTS) == 0:
+        if iteration in points:
             curve.append((iteration, total_variation(environment, pf)))
     return curve
 

@@ -20,6 +20,7 @@ from rdkit import Chem
 from rdkit.Chem.Descriptors import NumRadicalElectrons
 from rdkit.rdBase import BlockLogs
 
+from mols.common.checkpoint import read_checkpoint
 from mols.common.terminal import ExperimentError, command
 from mols.molecules import qm9
 from mols.molecules.conformers import conformer
@@ -37,13 +38,14 @@ def best_of_run(directory: Path, n: int) -> list[tuple[str, str, float]]:
     """
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        state = torch.load(directory / "checkpoint.pt", weights_only=True, map_location="cpu")["agent"]["reward"]
+        state = read_checkpoint(directory / "checkpoint.pt")["agent"]["reward"]
         evaluated = list(zip(state["raw"].tolist(), state["smiles"].splitlines(), strict=True))
     # What a damaged file raises is the unpickler's choice: all of it means the same to the user.
     except Exception as error:
-        raise ExperimentError(f"{directory} is not the folder of a run with a checkpoint ({error})") from error
-    if config.get("environment") != "qm9":
-        raise ExperimentError(f"{directory} is a run of {config.get('environment')}: name runs of qm9")
+        raise ExperimentError(f"{directory} is no run with a checkpoint ({error}): name another, or run on") from error
+    if config.get("environment") != "qm9" or "reward" in config:
+        reward = f" with the reward {config['reward']}" if "reward" in config else ""
+        raise ExperimentError(f"{directory} is a run of {config.get('environment')}{reward}: name runs of qm9's gap")
     found = sorted(pair for pair in evaluated if not math.isnan(pair[0]))  # NaN: invalid
     run = f"{config['objective']}-{config['backward_approach']} seed {config['seed']}"
     return [(run, smiles, gap) for gap, smiles in found[:n]]

@@ -8,8 +8,7 @@ import torch
 from each import each, each_approach, each_objective
 
 from bitseq import evaluation
-from bitseq.agents.learners import parameters_of
-from bitseq.common.algorithm import train_step
+from bitseq.common.algorithm import parameters_of, train_step
 from bitseq.common.backward_loss import APPROACHES, uniform_deviation
 from bitseq.evaluation import all_states
 from bitseq.policies.backward import FixedBackward, LearnedBackward
@@ -277,7 +276,7 @@ def test_backward_target_moves_by_the_weight_of_the_new_parameters(new_agent, de
         for parameter in policies.backward.parameters():
             parameter += torch.randn(parameter.shape)
     online = [p.detach().clone() for p in policies.backward.parameters()]
-    policies.move_backward_target(decay)
+    policies.update_backward_target(decay)
     moved = zip(policies.backward_target.parameters(), before, online, policies.backward.parameters(), strict=True)
     for target, old, new, now in moved:
         torch.testing.assert_close(target, decay * old + (1 - decay) * new)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from each import each, each_algo, each_approach
 
+from mols.common.algorithm import parameters_of
 from mols.common.backward_loss import APPROACHES, uniform_deviation, uniform_log_pb
 from mols.environments.base import concatenate, rows_of
 from mols.environments.fragments import Trees
-from mols.policies.model import frozen_copy, move_towards, parameters_of, thermometer
+from mols.policies.model import frozen_copy, move_towards, thermometer
 
 LEARNED = [name for name, row in APPROACHES.items() if row.policy != "uniform"]
 
