@@ -61,6 +61,7 @@ class ExactGrid(HyperGrid):
         if self.store_all_states:
             grid = torch.cartesian_prod(*[torch.arange(self.height)] * self.ndim)
             self._all_states_tensor = grid.view(-1, self.ndim)
+            self._log_partition = self.reward_fn(self._all_states_tensor).sum().log().item()
 
     def log_partition(self, condition: None = None) -> float:
         """log Z in closed form, nats: Z = R0 H^D + R1 shell^D + R2 band^D, of the H coordinates those in each zone."""

@@ -35,6 +35,7 @@ class Estimators(NamedTuple):
     log_flow: ScalarEstimator | None
 
 
+@torch.random.fork_rng()  # the caller's draws stay as they would be
 def load_estimators(run_dir: str | Path) -> Estimators:
     """Load a run folder's checkpoint as torchgfn estimators on the CPU.
 
@@ -97,6 +98,7 @@ def _config_of(run_dir: Path) -> ConfigDict:
     return config
 
 
+@torch.random.fork_rng()
 def load_agent(run_dir: Path) -> SamplingAgent:
     """The agent of a run folder, on the CPU, as its checkpoint left it; see ``load_estimators``."""
     config = _config_of(run_dir)
@@ -105,9 +107,8 @@ def load_agent(run_dir: Path) -> SamplingAgent:
     if config.algo.name == "perfect":
         raise ExperimentError(f"{run_dir} sampled the true distribution: it has no policy to load, name another run")
     config.general.update(device="cpu", kernels="auto")  # of which older runs say nothing
-    with torch.random.fork_rng():  # the caller's draws stay as they would be
-        agent = make_agent(config)
-        restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")
+    agent = make_agent(config)
+    restore_agent(agent, run_dir / "checkpoint.pt", "train the run again")
     return agent
 
 

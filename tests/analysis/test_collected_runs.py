@@ -10,7 +10,15 @@ from suites import BITSEQ, HYPERGRID, MOLS, SUITES, Suite, each_suite, quicken
 
 from hypergrid.common.run_folder import read_metrics
 
-ENVIRONMENTS = {"hypergrid": "standard height=4 ndim=2", "bitseq": "n=8-k=2", "mols": "seh_frag width=16"}
+ENVIRONMENTS = {
+    "hypergrid": "standard height=4 ndim=2",
+    "bitseq": "n=8-k=2",
+    "mols": "seh_frag width=16 n_layers=1 max_fragments=2 surrogate",
+}
+    "hypergrid": "standard height=4 ndim=2",
+    "bitseq": "n=8-k=2",
+    "mols": "seh_frag width=16 n_layers=1 max_fragments=2 surrogate",
+}
 IDENTITY = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
 TWO_ROWS = {"num_iterations": 2, "validate_every": 1, "corr_every": 1, "exact_every": 1}
 RATE = {"hypergrid": "algo.backward_learning_rate", "bitseq": "backward_learning_rate", "mols": "blr"}

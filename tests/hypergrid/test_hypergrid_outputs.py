@@ -66,9 +66,29 @@ def test_the_environment_of_a_run_is_torchgfns_with_the_runs_reward(tmp_path):
     assert trajectories.terminating_states.tensor.shape == (5, 2)
 
 
+def test_loading_a_run_leaves_the_callers_draws_alone(tmp_path):
+    run = HYPERGRID.run("db", tmp_path)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    hypergrid.load_estimators(run)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_on_a_grid_too_large_to_list_loads_and_has_no_distances_to_draw(tmp_path, monkeypatch, capsys):
+    for module in ("environment", "torchgfn.estimators"):
+        monkeypatch.setattr(f"hypergrid.{module}.MAX_ENUMERATED", 8)
+    run = HYPERGRID.run("db", tmp_path)
+    environment = hypergrid.load_environment(run)
+    assert environment.all_states is None and environment.log_partition() == pytest.approx(
+        load_agent(run).environment.log_z
+    )
+    assert plots.main([str(run), "--out", str(tmp_path / "picture.png")]) == 2
+    assert "is of a grid too large to list" in capsys.readouterr().err
+
+
 def test_what_is_no_run_has_no_estimators(tmp_path):
     for load in (hypergrid.load_estimators, hypergrid.load_environment):
-        with pytest.raises(ExperimentError, match=r"config\.json and checkpoint\.pt"):
+        with pytest.raises(ExperimentError, match="is not a run folder: name one"):
             load(tmp_path)
     (tmp_path / "config.json").write_text('{"n": 8}')
     with pytest.raises(ExperimentError, match="is not a run of the hypergrid"):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "hypergrid.quickstart"]
 
 
-def started(folder: Path, trajectories="64", **streams) -> subprocess.Popen:
+def started(folder: Path, trajectories="320", **streams) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*COMMAND, trajectories], cwd=folder, env=environment, stdin=subprocess.DEVNULL, **streams)
 
@@ -42,7 +42,7 @@ def test_two_runs_end_in_a_table_and_a_picture_and_again_at_once(tmp_path):
     assert (tlm.split()[0], uniform.split()[0]) == ("tlm", "uniform")
     assert float(tlm.split()[1]) >= float(tlm.split()[2]) > 0, "not below the floor"
     assert 0 < float(tlm.split()[3]) < 1, "a total variation"
-    assert Path(picture) == tmp_path / "runs/quickstart-64/quickstart.png" and Path(picture).stat().st_size > 0
+    assert Path(picture) == tmp_path / "runs/quickstart-320/quickstart.png" and Path(picture).stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -90,14 +90,15 @@ class Screen:
             self.lines += [""] * (self.row + 1 - len(self.lines))
 
 
-def test_what_stops_a_run_is_said_as_the_run_says_it(tmp_path, monkeypatch):
+def test_what_stops_a_run_is_said_as_the_run_says_it(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    folder = settings.run_directory(settings.parse(quickstart.command_line("tlm", 64)))
+    folder = settings.run_directory(settings.parse(quickstart.command_line("tlm", 320)))
     folder.mkdir(parents=True)
     (folder / "notes.txt").touch()
     with pytest.raises(SystemExit) as stopped:
-        quickstart.quickstart(64)
-    assert re.fullmatch(r"error: .*seed=3 is not a run folder .*", stopped.value.code)
+        quickstart.quickstart(320)
+    assert stopped.value.code == 2
+    assert re.search(r"^error: .*seed=3 is not a run folder .*$", capfd.readouterr().err, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -63,12 +63,14 @@ def test_rows_by_hand(run_of, small_qm9, tmp_path, capsys):
 def test_what_is_refused_says_so_and_writes_nothing(run_of, small_qm9, tmp_path, capsys):
     good, out = run_of([("CO", 8.1)]), tmp_path / "best.csv"
     other = run_of([("CO", 1.0)], name="seh", environment="seh_frag")
+    own = run_of([("CO", 1.0)], name="own", reward="qed")
     damaged = run_of([("CO", 1.0)], name="damaged")
     (damaged / "checkpoint.pt").write_bytes(b"no zip")
     for argv, words in (
-        ([str(tmp_path / "nothing")], "not the folder of a run"),
+        ([str(tmp_path / "nothing")], "is no run with a checkpoint"),
         ([str(other)], "run of seh_frag"),
-        ([str(damaged)], "not the folder of a run"),
+        ([str(damaged)], "is no run with a checkpoint"),
+        ([str(own)], "is a run of qm9 with the reward qed"),
         ([str(good), "--n", "0"], "--n is 0"),
     ):
         assert main([*argv, "--out", str(out)]) == 2

@@ -152,11 +152,15 @@ def test_a_folder_from_before_the_option_is_the_papers(tmp_path, no_pictures, ca
     assert main([*argv, "--if_exists", "resume"]) == 0
     assert capsys.readouterr().out.endswith("is done\n")
     assert sample.read_config(only_run(tmp_path)).charges == "paper"
-    older["width"] = 128
+    older = {name: value for name, value in older.items() if name != "reward"}
+    older |= {"width": 128, "n_layers": 8, "max_atoms": 8, "proxy": "embedded"}
     assert collect.identity(older)["environment"] == "qm9"
     assert collect.identity(older | {"charges": "paper"})["environment"] == "qm9"
     assert collect.identity(older | {"charges": "neutral"})["environment"] == "qm9 neutral"
-    assert collect.identity(older | {"width": 64})["environment"] == "qm9 width=64" in suite.SMALL
+    small_network = collect.identity(older | {"width": 64, "n_layers": 2})["environment"]
+    assert small_network == "qm9 width=64 n_layers=2" in suite.SMALL
+    assert collect.identity(older | {"reward": "a.b:f", "proxy": ""})["environment"] == "qm9 a.b:f"
+    assert collect.identity(older | {"proxy": "surrogate"})["environment"] == "qm9 surrogate"
 
 
 # How long it takes
