@@ -15,10 +15,6 @@ ENVIRONMENTS = {
     "bitseq": "n=8-k=2",
     "mols": "seh_frag width=16 n_layers=1 max_fragments=2 surrogate",
 }
-    "hypergrid": "standard height=4 ndim=2",
-    "bitseq": "n=8-k=2",
-    "mols": "seh_frag width=16 n_layers=1 max_fragments=2 surrogate",
-}
 IDENTITY = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
 TWO_ROWS = {"num_iterations": 2, "validate_every": 1, "corr_every": 1, "exact_every": 1}
 RATE = {"hypergrid": "algo.backward_learning_rate", "bitseq": "backward_learning_rate", "mols": "blr"}
