@@ -212,7 +212,9 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(f"--k is {k}: {n // k} positions x {2**k} words are too many actions, lower it")
     n_modes = len(BLOCKS) ** (n // BLOCK_LENGTH)
     if config.M_size > n_modes:
-        raise ExperimentError(f"--M_size is {config.M_size}: strings of {n} bits have at most {n_modes} modes, lower it")
+        raise ExperimentError(
+            f"--M_size is {config.M_size}: strings of {n} bits have at most {n_modes} modes, lower it to that"
+        )
     if config.mode_threshold > n:
         raise ExperimentError(f"--mode_threshold is {config.mode_threshold}: it must be at most --n, {n}")
     if config.width % config.n_heads:
