@@ -5,10 +5,10 @@ With a_d = |s_d / (H-1) - 0.5|,
 
     R(s) = R0 + R1 prod_d [a_d > 0.25] + R2 prod_d [0.3 < a_d < 0.4]        (Bengio et al. 2021)
 
-in exact arithmetic. torchgfn computes a_d in floating point, where of the mirror cells 1 and 9 of H = 11, both at
-a = 0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. State indices are torchgfn's canonical
-ones (row-major). Actions 0..D-1 add 1 to that coordinate,
-action D stops. A grid of too many states to list has no tables; all else is the same.
+in exact arithmetic. torchgfn computes a_d in floating point, where of the mirror cells 1 and 9 of H = 11, both at a =
+0.4, one gets R2 and the other does not; so too for H = 21, 31 and so on. State indices are torchgfn's canonical ones
+(row-major). Actions 0..D-1 add 1 to that coordinate, action D stops. A grid of too many states to list has no tables;
+all else is the same.
 """
 
 import math
