@@ -11,7 +11,7 @@ from gfn.samplers import Sampler
 from suites import HYPERGRID, quicken
 
 import hypergrid
-from hypergrid import plots
+from hypergrid import plots, slices
 from hypergrid.common.terminal import ExperimentError
 from hypergrid.evaluation import forward_probabilities
 from hypergrid.torchgfn.estimators import load_agent
@@ -84,6 +84,8 @@ def test_a_run_on_a_grid_too_large_to_list_loads_and_has_no_distances_to_draw(tm
     )
     assert plots.main([str(run), "--out", str(tmp_path / "picture.png")]) == 2
     assert "is of a grid too large to list" in capsys.readouterr().err
+    assert slices.main([str(run)]) == 2
+    assert "is of a grid too large to list" in capsys.readouterr().err
 
 
 def test_what_is_no_run_has_no_estimators(tmp_path):
@@ -108,6 +110,26 @@ def test_several_runs_in_one_picture(tmp_path, capsys):
     (Path(runs[0]) / "config.json").write_text("{")
     assert plots.main([*runs, "--out", str(out)]) == 2
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_the_slice_that_a_model_lacks_is_found(grid):
+    true = grid(3, 8).true_distribution
+    lacking = true.reshape(8, 8, 8).copy()
+    lacking[:, 6] /= 4
+    masses = [slices.slice_masses(table, 3, 8) for table in (lacking / lacking.sum(), true)]
+    assert masses[0][0, 2] == pytest.approx((lacking[2] / lacking.sum()).sum())
+    coordinate, value, part = slices.least_served(*masses)
+    assert (coordinate, value) == (2, 6) and part == pytest.approx(0.25 / lacking.sum())
+
+
+def test_a_line_a_run_of_what_it_lacks(tmp_path, capsys):
+    run = HYPERGRID.run("subtb", tmp_path, backward_approach="tlm")
+    capsys.readouterr()
+    assert slices.main([str(tmp_path)]) == 0
+    header, line = (text.split(",") for text in capsys.readouterr().out.splitlines())
+    row = dict(zip(header, line, strict=True))
+    assert (row["objective"], row["approach"], row["seed"]) == ("subtb", "tlm", run.name.split("=")[1])
+    assert 0 < float(row["part_of_its_due"]) < 1 and row["coordinate"] in "12"
 
 
 def test_pictures_that_do_not_fit_on_the_disk_leave_the_old_ones(tmp_path, small_disk, monkeypatch, capsys):
