@@ -1,9 +1,9 @@
-# Sourced by {seh,qm9}_figure2.sh with task and options set: the runs of one task.
-iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 20000 * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
+# Sourced by the sweeps of one task, with task, options, full (its iterations), seeds and rates set: prints the runs.
+iterations=$(awk -v full="$full" -v s="${SCALE:-1}" 'BEGIN { n = full * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
-for seed in ${SEEDS:-1 2 3 4 5}; do
-    for rate in ${LEARNING_RATES:-0.00025 0.0005 0.001}; do
+for seed in ${SEEDS:-$seeds}; do
+    for rate in ${LEARNING_RATES:-$rates}; do
         for objective in ${OBJECTIVES:-dqn db tb subtb}; do
             for approach in ${APPROACHES:-uniform naive maxent tlm pessimistic}; do
                 own=""

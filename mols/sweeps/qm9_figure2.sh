@@ -11,4 +11,5 @@
 # half and twice. Pessimistic starts at a random P_B and samples from the online model, as the authors ran it.
 set -euo pipefail
 task=qm9 options=""
+full=20000 seeds="1 2 3 4 5" rates="0.00025 0.0005 0.001"
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"

@@ -12,4 +12,5 @@
 set -euo pipefail
 task=seh_frag
 options=" --proxy original --test_set original"  # a machine without the published files must say so, not take others
+full=20000 seeds="1 2 3 4 5" rates="0.00025 0.0005 0.001"
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"
