@@ -140,12 +140,16 @@ def operations(agent: LearningAgent) -> float:
     trunk = config.n_layers * layer
     forward = trunk + 2 * config.width * agent.environment.n_words * (length + 1) / 2  # words of the empty positions
     transitions = config.batch_size * length
-    learns_backward = agent.backward_learner is not None
-    passes = 1 if config.backward_head_only else 3  # of the trunk, for the loss of P_B
-    total = transitions * (forward + passes * trunk * learns_backward)
+    total = transitions * forward
+    if agent.backward_learner is not None:
+        total += transitions * trunk * (1 if config.backward_head_only else 3)
+    # The P_B that is scored: of the balance objectives the online one reads P_F's features, and those of the ends.
     if isinstance(agent, QAgent):
-        return total + config.replay_batch_size * (5 * forward + trunk * learns_backward)
-    return total + transitions * (3 * forward + trunk * learns_backward)
+        scored = {"fixed": 0, "target": 1, "online_detached": 1, "online": 3}[agent.approach.scored]
+        return total + config.replay_batch_size * (5 * forward + scored * trunk)
+    ends = config.batch_size / transitions
+    scored = {"fixed": 0, "target": 1, "online_detached": 3 * ends, "online": 3 * ends}[agent.approach.scored]
+    return total + transitions * (3 * forward + scored * trunk)
 
 
 def product_speed() -> float:

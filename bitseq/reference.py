@@ -1,6 +1,6 @@
 """What samplers of bit strings can score: a perfect one, which draws from R/Z, and one whose words are independent.
 
-    python -m bitseq.reference [--n 120] [--k 8]     # the numbers of both, on the modes of a run with these options
+    python -m bitseq.reference [--n 120] [--k 8] [--M_size 60]  # both, on the modes of a run with these options
 
 **A perfect sampler.** Around one mode, b the reward exponent, exp(-b d(x, mode)) is a product over the bits: summed
 over all strings it is (1 + e^-b)^n, and normalised it flips each bit with probability 1 / (1 + e^b). R(x) is the
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from bitseq import settings
-from bitseq.common.terminal import command
+from bitseq.common.terminal import ExperimentError, command
 from bitseq.environment import StringEnvironment
 
 MAX_ENUMERATED = 16  # bits
+MAX_WORD = 12  # bits; the distances between all words are then 1.6 GB
 N_DRAWN = 50_000  # strings; log Z is then exact to 0.002 nats where balls overlap most, to 1e-6 with the paper's modes
 CHUNK = 2_000_000  # distances at once
 
@@ -74,7 +75,7 @@ def independent_words(environment: StringEnvironment, n_steps: int, shared: bool
 
     Args:
         environment: the strings.
-        n_steps: damped by half; expectations are over 2,000 strings of q, so that about 10 is as near as it gets.
+        n_steps: damped by half; expectations are over 2,000 strings of q. Shared words are there after about 10.
         shared: whether all positions have the same distribution of words.
 
     Returns:
@@ -114,11 +115,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bitseq.reference", description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=120, help="bits of a string (120)")
     parser.add_argument("--k", type=int, default=8, help="bits of a word (8)")
+    parser.add_argument("--M_size", type=int, default=60, help="modes (60)")
     arguments = parser.parse_args(argv)
 
     def work() -> None:
-        size = f"--n={arguments.n}", f"--k={arguments.k}"
+        size = [f"--{name}={value}" for name, value in vars(arguments).items()]
         config = settings.parse([*size, "--mode_threshold=0", "--device=cpu"])
+        if config.k > MAX_WORD:
+            raise ExperimentError(f"--k is {config.k}: this command lists pairs of words, take at most {MAX_WORD} bits")
         environment = StringEnvironment(config.n, config.k, config.M_size, config.reward_exponent)
         log_z, mean = perfect(environment)
         print(f"a perfect sampler: log Z {log_z:.3f}, mean log R {mean:.2f}")

@@ -58,7 +58,7 @@ class StringSettings(Group):
     k: int = option(8, "bits of a word", ge=1, le=30, named=False)
     M_size: int = option(60, "number of modes, drawn with repetition", ge=1, le=1e5)
     mode_threshold: int = option(30, "Hamming distance within which a mode is found, bits", ge=0)
-    reward_exponent: float = option(2.0, "log R = - this * distance to the nearest mode", gt=0)
+    reward_exponent: float = option(2.0, "log R = - this * distance to the nearest mode", gt=0, le=100)
 
 
 class PolicySettings(Group):
@@ -115,8 +115,8 @@ class BackwardSettings(Group):
 class DQNSettings(Group):
     """DQN objectives"""
 
-    m_alpha: float = option(None, "Munchausen coefficient", shown="0.15; soft_dqn: 0", ge=0, lt=1, objectives=DQN)
-    m_l0: float = option(-25.0, "floor of c log pi, nats; write --m_l0=-25", lt=0, objectives=DQN)
+    m_alpha: float = option(0.15, "Munchausen coefficient", ge=0, lt=1, objectives=("munchausen_dqn",))
+    m_l0: float = option(-25.0, "floor of c log pi, nats; write --m_l0=-25", lt=0, objectives=("munchausen_dqn",))
     leaf_coeff: float = option(5.0, "weight of transitions that complete a string", gt=0, objectives=DQN)
     huber_delta: float = option(1.0, "where the loss turns linear, nats", gt=0, objectives=DQN)
     replay_capacity: int = option(100_000, "transitions kept", ge=1, le=1e9, objectives=DQN)
@@ -131,7 +131,9 @@ class EvaluationSettings(Group):
     """Evaluation"""
 
     validate_every: int = option(100, "steps between rows of metrics.csv", ge=1)
-    corr_every: int = option(10_000, "steps between reward correlations, minutes each; 0: never", ge=0)
+    corr_every: int = option(
+        10_000, "steps between reward correlations, half a minute each; 0: never", ge=0, paper="2000"
+    )
     corr_num_rounds: int = option(10, "backward trajectories per test string", ge=1, le=1e6)
     correlation_network: Literal["target", "online"] = option(
         "target", "whose P_F and P_B are correlated; target: the whole model's"
@@ -191,7 +193,6 @@ def _resolve(values: dict[str, Any]) -> dict[str, Any]:
     resolved = {
         "backward_learning_rate": values["learning_rate"],
         "backward_head_only": values["objective"] == "tb",
-        "m_alpha": 0.15 if values["objective"] == "munchausen_dqn" else 0.0,
         "device": device,
     }
     values |= {name: default for name, default in resolved.items() if name in values and values[name] is None}
@@ -219,15 +220,14 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(f"--mode_threshold is {config.mode_threshold}: it must be at most --n, {n}")
     if config.width % config.n_heads:
         raise ExperimentError(f"--width is {config.width}: it must be a multiple of --n_heads, {config.n_heads}")
-    if config.objective == "soft_dqn" and config.m_alpha != 0:
+    usual_decay = Settings.model_fields["target_decay"].default
+    correlates_target = config.corr_every and config.correlation_network == "target"
+    has_target = correlates_target or config.backward_approach in TARGETED
+    if not has_target and config.get("target_decay", usual_decay) != usual_decay:
+        without = "--correlation_network online" if config.corr_every else "--corr_every 0"
         raise ExperimentError(
-            f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --objective munchausen_dqn for another"
-        )
-    has_target = config.correlation_network == "target" or config.backward_approach in TARGETED
-    if not has_target and config.get("target_decay", None) not in (None, Settings.model_fields["target_decay"].default):
-        raise ExperimentError(
-            "--target_decay has no effect with --correlation_network online and --backward_approach "
-            f"{config.backward_approach}: leave it out"
+            f"--target_decay has no effect with {without} and --backward_approach {config.backward_approach}: "
+            "leave it out"
         )
     if config.get("start_learning", 0) >= config.num_iterations:
         raise ExperimentError(

@@ -144,8 +144,8 @@ class BackwardSettings(Group):
 class DQNSettings(Group):
     """DQN objectives"""
 
-    m_alpha: float = option(None, "Munchausen coefficient", shown="0.15; soft_dqn: 0", ge=0, lt=1, objectives=DQN)
-    m_l0: float = option(-500.0, "floor of c log pi, nats; write --m_l0=-500", lt=0, objectives=DQN)
+    m_alpha: float = option(0.15, "Munchausen coefficient", ge=0, lt=1, objectives=("dqn",))
+    m_l0: float = option(-500.0, "floor of c log pi, nats; write --m_l0=-500", lt=0, objectives=("dqn",))
     leaf_coeff: float = option(10.0, "weight of stop transitions in the loss", gt=0, objectives=DQN)
     not_dueling: bool = option(False, "Q from one head, instead of V + c log pi", objectives=DQN)
     q_target_decay: float = option(0.9, "weight of the old parameters in the target of Q", ge=0, lt=1, objectives=DQN)
@@ -210,7 +210,6 @@ def _resolve(values: dict[str, Any], task: str) -> dict[str, Any]:
         raise ExperimentError(f"--aexp has no effect with --ap {values['ap']}: leave it out, or take --ap exp")
     resolved = {
         "blr": values["lr"] / 10,
-        "m_alpha": 0.15 if values["algo"] == "dqn" else 0.0,
         "aexp": AEXP if values["ap"] == "exp" else 0.0,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -236,8 +235,6 @@ def _resolve_reward(values: dict[str, Any]) -> None:
 
 
 def _check_combinations(config: ConfigDict) -> None:
-    if config.algo == "soft_dqn" and config.m_alpha != 0:
-        raise ExperimentError(f"--m_alpha is {config.m_alpha}: soft_dqn is m_alpha 0, take --algo dqn for another")
     approach, decay = config.backward_approach, LearningSettings.model_fields["target_decay"].default
     if config.no_sampling_model and approach not in AVERAGED and config.target_decay != decay:
         raise ExperimentError(

@@ -20,7 +20,8 @@ class QAgent(LearningAgent):
     """SoftDQN and MunchausenDQN: Q-learning from prioritised replay, P_F = softmax(Q / c)."""
 
     def __init__(self, config: ConfigDict, environment: StringEnvironment, streams: Streams) -> None:
-        super().__init__(config, environment, streams, coefficient=objectives.entropy_coefficient(config.m_alpha))
+        self._alpha, self._l0 = config.get("m_alpha", 0.0), config.get("m_l0", 0.0)  # SoftDQN has neither
+        super().__init__(config, environment, streams, coefficient=objectives.entropy_coefficient(self._alpha))
         self._n_sampled = 0
         self._replay = PrioritisedReplay(
             config.replay_capacity,
@@ -72,9 +73,7 @@ class QAgent(LearningAgent):
             next_value = self.coefficient * self._target_logits(next_states).over(self.coefficient).logsumexp()
             # Of strings that are not complete yet this is no reward, and is not used.
             log_reward = self.environment.log_reward(next_states)
-        return objectives.dqn_target(
-            log_pb, next_value, log_reward, is_last, log_policy, self.config.m_alpha, self.config.m_l0
-        )
+        return objectives.dqn_target(log_pb, next_value, log_reward, is_last, log_policy, self._alpha, self._l0)
 
     def _target_logits(self, states: Tensor) -> ActionLogits:
         target = self.target.policies

@@ -5,7 +5,7 @@ The strings of a block are attended to together, in a layout where every loop ru
     (token, feature of a head, lane),   lane = (string of the block, head),
 
 in which scores, softmax and mixing need neither a sum across lanes nor a copy: seven times as fast as torch's batched
-products at 16 tokens and heads of 8 features. Conventions as in ``kernels``.
+products at 16 tokens and heads of 8 features. Conventions as in ``kernels.primitives``.
 """
 
 import math

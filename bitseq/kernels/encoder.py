@@ -5,7 +5,7 @@
 layer by layer (Vaswani et al. 2017; ``torch.nn.TransformerEncoderLayer`` with its defaults, whose parameters these
 are). Strings go through all layers block by block, so that what is computed stays in a core's cache. Per block and
 layer one segment of an array keeps what the gradient reads; without a gradient all of them are the same segment,
-written over and over. Conventions as in ``kernels``.
+written over and over. Conventions as in ``kernels.primitives``.
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
     log sum_v exp((w_v . x + b_v) / c)
 
-A block of rows at a time, whose outputs stay in a core's cache. Conventions as in ``kernels``.
+A block of rows at a time, whose outputs stay in a core's cache. Conventions as in ``kernels.primitives``.
 """
 
 import numpy as np

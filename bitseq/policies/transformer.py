@@ -2,7 +2,8 @@
 
 The network of Malkin et al. 2022 and Gritsaev et al. 2025: a begin token, then the L words or empty marks, embedded
 into 64 numbers with sinusoidal positions added; three layers of eight heads, normalised after each residual sum, ReLU
-in between; dropout on the embedding, on attention weights and before every residual sum.
+in between; dropout on the embedding, on attention weights, on the hidden units of the feed-forward part, and before
+every residual sum.
 """
 
 import math

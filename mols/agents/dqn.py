@@ -23,7 +23,8 @@ class QAgent(LearningAgent):
     """
 
     def __init__(self, config: ConfigDict, task: Task, streams: Streams) -> None:
-        super().__init__(config, task, streams, coefficient=objectives.entropy_coefficient(config.m_alpha))
+        self._alpha, self._l0 = config.get("m_alpha", 0.0), config.get("m_l0", 0.0)  # SoftDQN has neither
+        super().__init__(config, task, streams, coefficient=objectives.entropy_coefficient(self._alpha))
         self.dueling = not config.not_dueling
         self.q_target = frozen_copy(self.policies, without=("backward_head", "log_n_head"))
 
@@ -42,8 +43,8 @@ class QAgent(LearningAgent):
             batch.log_reward[transitions.trajectory_index],
             transitions.is_stop,
             target_log_policy,
-            self.config.m_alpha,
-            self.config.m_l0,
+            self._alpha,
+            self._l0,
         )
         weight = torch.where(transitions.is_stop, self.config.leaf_coeff, 1.0)
         return (weight * huber(q_value - target)).sum() / transitions.n_trajectories

@@ -12,7 +12,7 @@ from hypergrid.common.run_folder import read_metrics
 
 ENVIRONMENTS = {
     "hypergrid": "standard height=4 ndim=2",
-    "bitseq": "n=8-k=2",
+    "bitseq": "n=8-k=2 M_size=5 mode_threshold=1",
     "mols": "seh_frag width=16 n_layers=1 max_fragments=2 surrogate",
 }
 IDENTITY = ("suite", "environment", "objective", "approach", "learning_rate", "seed")
@@ -58,7 +58,7 @@ def test_collect_keeps_what_identifies_a_run_and_its_columns(suite, tmp_path):
     "suite, field, value",
     [
         (HYPERGRID, "algo.target_decay", 0.5),
-        (BITSEQ, "mode_threshold", 2),
+        (BITSEQ, "dropout", 0.5),
         (MOLS, "temp", 9),
         *((suite, RATE[suite.name], 0.01) for suite in SUITES),
     ],

@@ -30,15 +30,15 @@ EVERYWHERE = {
     "wandb": "", "tensorboard": False,
 }  # fmt: skip
 DQN = {
-    "m_l0": -25.0, "leaf_coeff": 5.0, "huber_delta": 1.0, "replay_capacity": 100_000, "replay_batch_size": 256,
+    "leaf_coeff": 5.0, "huber_delta": 1.0, "replay_capacity": 100_000, "replay_batch_size": 256,
     "replay_priority_exponent": 0.9, "replay_importance_exponent": 0.1, "start_learning": 50, "update_target_every": 5,
 }  # fmt: skip
 OWN = {
     "tb": {"good_trajectories": 0, "log_z_learning_rate": 1e-3, "target_decay": 0.9, "backward_head_only": True},
     "db": {"good_trajectories": 0, "target_decay": 0.9, "backward_head_only": False},
     "subtb": {"good_trajectories": 0, "subtb_lambda": 0.9, "target_decay": 0.9, "backward_head_only": False},
-    "soft_dqn": {"m_alpha": 0.0, "backward_head_only": False, **DQN},
-    "munchausen_dqn": {"m_alpha": 0.15, "backward_head_only": False, **DQN},
+    "soft_dqn": {"backward_head_only": False, **DQN},
+    "munchausen_dqn": {"m_alpha": 0.15, "m_l0": -25.0, "backward_head_only": False, **DQN},
 }
 
 

@@ -114,6 +114,10 @@ def test_independent_words_start_as_random_strings(strings):
 def test_the_command_prints_both_references(capsys):
     assert reference.main(["--n", "16", "--k", "8"]) == 2
     assert "--M_size is 60: strings of 16 bits have at most 25 modes" in capsys.readouterr().err
+    assert reference.main(["--n", "32", "--k", "16", "--M_size", "5"]) == 2
+    assert "lists pairs of words, take at most 12 bits" in capsys.readouterr().err
+    assert reference.main(["--n", "8", "--k", "2", "--M_size", "5"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
     assert reference.main(["--n", "24", "--k", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a perfect sampler: log Z 6.776, mean log R -5.12" and len(lines) == 5

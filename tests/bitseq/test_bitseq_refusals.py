@@ -93,7 +93,13 @@ BAD = [
         "--target_decay has no effect with --correlation_network online and --backward_approach uniform",
     ),
     ("--correlation_network both", "input should be"),
-    ("--objective soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --objective munchausen_dqn"),
+    ("--objective soft_dqn --m_alpha 0.2", "--m_alpha has no effect with --objective soft_dqn: leave it out"),
+    ("--objective soft_dqn --m_l0=-3", "--m_l0 has no effect with --objective soft_dqn: leave it out"),
+    (
+        "--corr_every 0 --backward_approach uniform --target_decay 0.5",
+        "--target_decay has no effect with --corr_every 0 and --backward_approach uniform: leave it out",
+    ),
+    ("--reward_exponent 710", "input should be"),
 ]
 
 

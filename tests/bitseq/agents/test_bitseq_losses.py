@@ -175,14 +175,15 @@ def test_the_likelihood_of_the_backward_policy_is_the_plain_loop(make, objective
 
 
 REPLAY = {"replay_batch_size": 24, "replay_importance_exponent": 0.4, "replay_priority_exponent": 0.6}
-REPLAY |= {"leaf_coeff": 3, "huber_delta": 2, "m_l0": -3.5}
+REPLAY |= {"leaf_coeff": 3, "huber_delta": 2}
 
 
 @each("objective", ["soft_dqn", "munchausen_dqn"])
 @each_approach
 def test_q_losses_are_the_plain_loops(make, objective, approach):
     """Every drawn transition by itself, with the target network away from the online one, and its new priority."""
-    agent, m_alpha = make(objective, approach, **REPLAY), {"soft_dqn": 0.0, "munchausen_dqn": 0.15}[objective]
+    own = {"soft_dqn": {}, "munchausen_dqn": {"m_l0": -3.5}}[objective]
+    agent, m_alpha = make(objective, approach, **REPLAY, **own), {"soft_dqn": 0.0, "munchausen_dqn": 0.15}[objective]
     for _ in range(2):
         agent.sample()
     uneven = np.random.default_rng(4).uniform(0.1, 3.0, len(agent._replay))

@@ -194,9 +194,8 @@ def test_sub_trajectory_balance_has_the_weights_of_its_lambda(make, plain_moves)
 @each("not_dueling", [False, True])
 @each("algo,approach", [("soft_dqn", "naive"), *(("dqn", approach) for approach in APPROACHES)])
 def test_q_losses_are_the_plain_loops(make, plain_moves, algo, approach, not_dueling):
-    m_alpha = {"soft_dqn": 0.0, "dqn": 0.3}[algo]
-    options = {"m_alpha": m_alpha, "m_l0": -1.2, "leaf_coeff": 3, "not_dueling": not_dueling}
-    agent = make(algo, approach, **options)
+    m_alpha, own = {"soft_dqn": (0.0, {}), "dqn": (0.3, {"m_alpha": 0.3, "m_l0": -1.2})}[algo]
+    agent = make(algo, approach, leaf_coeff=3, not_dueling=not_dueling, **own)
     batch, loop = agent.sample(), Loop(agent, plain_moves)
     expected = loop.q_loss(batch.transitions, m_alpha, -1.2, 3, not not_dueling)
     assert len(loop.seen) == 6  # every branch was taken

@@ -75,13 +75,13 @@ class Tables(nn.Module):
 
 
 @each("not_dueling", [False, True])
-@each("algo,m_alpha", [("soft_dqn", 0.0), ("dqn", 0.15), ("dqn", 0.6)])
+@each("algo,own", [("soft_dqn", {}), ("dqn", {"m_alpha": 0.15}), ("dqn", {"m_alpha": 0.6})])
 def test_the_q_agents_loss_is_zero_at_the_exact_solution(
-    batch, solution, rewards, double, new_agent, algo, m_alpha, not_dueling
+    batch, solution, rewards, double, new_agent, algo, own, not_dueling
 ):
     """Also with dueling: Q = V + c log pi with one c = 1 / (1 - alpha), in the policy as in the bonus."""
-    agent = new_agent(algo, "naive", m_alpha=m_alpha, not_dueling=not_dueling)
-    assert agent.coefficient == 1 / (1 - m_alpha)
+    agent = new_agent(algo, "naive", not_dueling=not_dueling, **own)
+    assert agent.coefficient == 1 / (1 - own.get("m_alpha", 0.0))
     agent.policies = agent.average = agent.q_target = Tables(solution, agent.coefficient, not not_dueling)
     assert agent.forward_loss(Batch(batch, rewards)).item() < 1e-18
     assert agent.forward_loss(Batch(batch, rewards + 0.1)).item() > 1e-3

@@ -35,13 +35,13 @@ EVERYWHERE = {
     "kernels": "auto", "output_dir": "runs", "if_exists": "refuse", "checkpoint_every": 100, "wandb": "",
     "tensorboard": False,
 }  # fmt: skip
-DQN = {"m_l0": -500.0, "leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}
+DQN = {"leaf_coeff": 10.0, "not_dueling": False, "q_target_decay": 0.9}
 OWN = {
     "tb": {"log_z_lr": 1e-3, "log_z_lrd": 50_000.0},
     "db": {},
     "subtb": {"subtb_lambda": 1.0},
-    "dqn": {"m_alpha": 0.15, **DQN},
-    "soft_dqn": {"m_alpha": 0.0, **DQN},
+    "dqn": {"m_alpha": 0.15, "m_l0": -500.0, **DQN},
+    "soft_dqn": DQN,
 }
 APPROACHES = {  # that have an option, where not all do
     "blr": ["maxent", "tlm", "pessimistic"],

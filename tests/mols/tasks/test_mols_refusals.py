@@ -114,7 +114,8 @@ BAD = [
         "--target_decay has no effect with --no_sampling_model and --backward_approach pessimistic: leave it out",
     ),
     ("--algo subtb --not_dueling", "--not_dueling has no effect with --algo subtb"),
-    ("--algo soft_dqn --m_alpha 0.2", "soft_dqn is m_alpha 0, take --algo dqn"),
+    ("--algo soft_dqn --m_alpha 0.2", "--m_alpha has no effect with --algo soft_dqn: leave it out"),
+    ("--algo soft_dqn --m_l0=-3", "--m_l0 has no effect with --algo soft_dqn: leave it out"),
 ]
 
 
