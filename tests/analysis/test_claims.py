@@ -1,6 +1,8 @@
 """Verdicts on numbers by hand, what the claims compare, and the files that the command writes."""
 
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +39,7 @@ NARROW = np.array([1.0, 1.01, 1.02, 1.03])
         ("not better", MODES, 50 * NARROW, 50 * NARROW + 8, SUPPORTED),
         ("not better", MODES, 50 * NARROW, 50 * NARROW, SUPPORTED),
         ("not better", MODES, 50 * NARROW + 9, 50 * NARROW, CONTRADICTED),
+        ("not better", MODES, 0 * NARROW + 99.5, 0 * NARROW + 90, CONTRADICTED),  # 10% is of theirs: 9, not 9.95
         ("not better", CONVERGENCE, NARROW - 0.2, NARROW, CONTRADICTED),
         ("not better", CONVERGENCE, NARROW + 0.2, NARROW, SUPPORTED),
         ("better", MODES, NARROW[:3] + 1, NARROW, UNDECIDED),  # three seeds
@@ -63,6 +66,22 @@ def test_seeds_that_chose_the_learning_rate_decide_nothing():
     assert (found.verdict, found.more) == (UNDECIDED, 4)
 
 
+def test_a_learning_rate_was_chosen_on_the_tuning_seeds_alone(tmp_path, capsys):
+    rows = cells({"tlm": 2.0, "uniform": 4.0}) + cells({"tlm": 3.0, "uniform": 5.0}, learning_rate=0.002)
+    path = write_csv(tmp_path / "a.csv", rows)
+    found = comparisons(path, n_tuning=4)["C1", "standard", "db", "uniform"]
+    assert (found.verdict, found.more) == (UNDECIDED, 4)
+    assert claims.main([str(path), "--tuning_seeds", "3"]) == 0
+    assert "| 0.001 / 0.001 | 1 / 1 |" in capsys.readouterr().out
+
+
+@each("suite", [bitseq.suite, mols.suite])
+def test_what_counts_as_similar(suite):
+    """10% of the baseline's modes, 0.05 of a correlation."""
+    assert (suite.MODES.margin, suite.MODES.relative, suite.MODES.sign) == (0.1, True, 1)
+    assert (suite.CORRELATION.margin, suite.CORRELATION.relative, suite.CORRELATION.sign) == (0.05, False, 1)
+
+
 def test_how_many_more_seeds_would_decide():
     assert [compare(NARROW[:n] + 1, NARROW, "better", MODES).more for n in (1, 2, 3, 4)] == [3, 2, 1, None]
     assert compare(NARROW, NARROW, "better", MODES).more is None  # equal: no number of seeds
@@ -82,10 +101,10 @@ def cells(ratios, seeds=(1, 2, 3, 4), **run):
     ]
 
 
-def comparisons(path):
+def comparisons(path, n_tuning=1):
     return {
         (r.expectation.claim, r.environment, r.objective, r.baseline): r.comparison
-        for r in compare_all(tables.read_results([path]), 1)
+        for r in compare_all(tables.read_results([path]), n_tuning)
     }
 
 
@@ -146,6 +165,33 @@ def test_decay_is_compared_on_against_off(tmp_path):
     assert shown.keys() == {"db", "tb"} and {key[0] for key, c in found.items() if c} == {"C6"}
     assert shown["db"].difference == pytest.approx(0.02, abs=1e-3)  # with decay it is nearer to the floor
     assert (shown["db"].verdict, shown["tb"].verdict) == (SUPPORTED, CONTRADICTED)
+
+
+def test_decay_is_compared_at_the_smallest_learning_rate_that_has_both(tmp_path):
+    field, rows = "algo.backward_learning_rate_decay", []
+    for rate, ratios in ((0.001, {0.999: 2.0}), (0.002, {0.999: 2.0, 1.0: 3.0}), (0.004, {0.999: 2.0, 1.0: 9.0})):
+        for decay, ratio in ratios.items():
+            rows += cells({"tlm": ratio}, learning_rate=rate, **{field: decay})
+    path = write_csv(tmp_path / "a.csv", rows, varied=[field])
+    (found,) = [result for result in compare_all(tables.read_results([path]), 1) if result.comparison]
+    assert found.learning_rates == "0.002 / 0.002"
+
+
+@each("name,field,on,off", [("bitseq", "gamma", 0.9999, 1.0), ("mols", "blrd", 2e4, 1e9)])
+def test_decay_is_compared_in_every_suite(name, field, on, off, tmp_path):
+    suite, theirs = (import_module(f"{name}.{module}") for module in ("suite", "analysis.claims"))
+    run = {"environment": next(iter(suite.ENVIRONMENTS)), "results_version": suite.RESULTS_VERSIONS["db"]}
+    rows = [
+        {**run, "seed": seed, field: decay, "trajectories": x, suite.MODES.column: modes + seed}
+        for decay, modes in ((on, 50), (off, 30))
+        for seed in (1, 2, 3, 4)
+        for x in (1600, 3200)
+    ]
+    path = write_csv(tmp_path / "a.csv", rows, suite=name, varied=[field])
+    results = theirs.compare_all(import_module(f"{name}.analysis.tables").read_results([path]), 1)
+    (found,) = [result for result in results if result.comparison]
+    assert (found.expectation.claim, found.comparison.difference) == ("C6", 20)
+    assert found.verdict == CONTRADICTED
 
 
 def test_an_approach_beyond_the_papers_is_compared_but_does_not_count(tmp_path):
@@ -215,6 +261,24 @@ def test_a_file_without_a_comparison_is_refused(rows, tmp_path, capsys):
     assert claims.main([str(write_csv(tmp_path / "a.csv", rows))]) == 2
     assert capsys.readouterr().err.startswith("error: no claim compares what is in these files: collect runs of tlm")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@each(
+    "suite,folder,files",
+    [
+        (hypergrid, "", ["figure1.csv", "appendix_scale0.1.csv"]),
+        (hypergrid, "scale0.1", ["figure1_scale0.1.csv"]),
+        (bitseq, "partial", ["figure2_partial.csv"]),
+        (bitseq, "small", ["small/figure2.csv"]),
+        (mols, "small", ["small/figure2.csv"]),
+    ],
+)
+def test_the_committed_verdicts_are_those_of_the_committed_files(suite, folder, files, tmp_path):
+    results = Path(suite.__file__).parent / "results"
+    judge = import_module(f"{suite.__name__}.analysis.claims")
+    assert judge.main([*(str(results / name) for name in files), "--out", str(tmp_path)]) == 0
+    for name in ("claims.md", "claims.bib"):
+        assert (results / folder / name).read_text() == (tmp_path / name).read_text()
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path, capsys):

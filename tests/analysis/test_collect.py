@@ -200,7 +200,7 @@ def test_a_run_whose_metrics_have_no_step_is_named(command, tmp_path):
 
 
 def test_the_committed_files_are_written_as_they_were_read(tmp_path):
-    for path in sorted(ROOT.glob("*/results/*.configs.json")):
+    for path in sorted(ROOT.glob("*/results/**/*.configs.json")):
         path = path.with_name(path.name.replace(".configs.json", ".csv"))
         old = merging.read_collected(path)
         merging.merge_runs([old, old]).to_csv(tmp_path / "again.csv", index=False, lineterminator="\n")

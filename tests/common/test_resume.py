@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+import torch
 from each import each
 from same import assert_same
 from suites import MOLS, checkpoint, each_suite, quicken, require_equal, rows_in
@@ -19,7 +20,7 @@ def quick(monkeypatch):
 
 
 @each_suite
-def test_the_recent_batches_survive_a_kill(suite, tmp_path, monkeypatch):
+def test_recent_batches_and_seconds_survive_a_kill(suite, tmp_path, monkeypatch):
     """After more batches than P_B's buffer of the last 20 holds."""
     options = {"backward_approach": "pessimistic", "num_iterations": 25, "checkpoint_every": 22, "corr_every": 0}
     options |= {"exact_every": 0}
@@ -36,7 +37,10 @@ def test_the_recent_batches_survive_a_kill(suite, tmp_path, monkeypatch):
         patch.setattr(agent_class, "sample", killed)
         assert suite.main(suite.argv("tb", tmp_path / "killed", **options)) == 130
     assert len(checkpoint(tmp_path / "killed")["agent"]["recent"]) == 20
-    suite.run("tb", tmp_path / "killed", **options, if_exists="resume")
+    (file,) = (tmp_path / "killed").rglob("checkpoint.pt")
+    torch.save(torch.load(file, weights_only=True) | {"wall_s": 1000.0}, file)
+    run = suite.run("tb", tmp_path / "killed", **options, if_exists="resume")
+    assert 1000 < read_metrics(run)["wall_s"][-1] < 1100
     require_equal(tmp_path / "whole", tmp_path / "killed")
 
 

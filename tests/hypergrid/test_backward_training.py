@@ -129,6 +129,25 @@ def test_a_shared_trunk_is_trained_by_both_optimisers_unless_it_is_named(named):
     assert all(p.grad is None for p in program.pb.parameters())  # nothing is left to P_F's step
 
 
+def test_the_learning_rate_of_tlm_decays_and_pessimistics_does_not():
+    for approach, expected in (("tlm", 0.02 * 0.5**3), ("pessimistic", 0.02)):
+        program = Program("grid")
+        backward = BackwardTraining(program.pb, approach, learning_rate=0.02, learning_rate_decay=0.5)
+        for _ in range(3):
+            backward.step(program.sample())
+        (group,) = backward.state_dict()["learner"]["optimizer"]["param_groups"]
+        assert group["lr"] == pytest.approx(expected)
+
+
+def test_pessimistic_learns_from_recent_batches():
+    program = Program("grid")
+    backward = BackwardTraining(program.pb, "pessimistic", learning_rate=1e-12)  # so that the losses stay
+    batches = [program.sample() for _ in range(25)]
+    own = [round(backward.loss(batch).item(), 5) for batch in batches]
+    seen = [round(backward.step(batch), 5) for batch in batches]
+    assert seen != own and all(loss in own[max(0, i - 19) : i + 1] for i, loss in enumerate(seen))
+
+
 @pytest.mark.parametrize("approach", USABLE)
 def test_a_program_goes_on_from_its_state(approach):
     program, resumed = Program("grid"), Program("grid", seed=2)

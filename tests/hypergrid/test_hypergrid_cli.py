@@ -154,7 +154,8 @@ def test_the_defaults_are_the_papers():
     assert (a.target_decay, a.zero_initialisation, a.tied_trunk) == (0.75, True, True)
     assert (a.update_order, a.hidden_width, a.hidden_layers) == ("backward_first", 256, 2)
     assert (a.m_alpha, a.m_l0, a.huber_delta, a.start_learning) == (0.15, -100, 1, 16)
-    assert (a.replay_capacity, a.replay_batch_size, a.replay_priority_exponent) == (100_000, 256, 0.5)
+    assert (a.replay_capacity, a.replay_batch_size) == (100_000, 256)
+    assert (a.replay_priority_exponent, a.replay_importance_exponent) == (0.5, 0.0)
     assert settings.parse(command("tb")).algo.log_z_learning_rate == 0.1
     assert settings.parse(command("subtb")).algo.subtb_lambda == 0.9
 

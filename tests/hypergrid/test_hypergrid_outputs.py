@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from each import each
@@ -122,6 +123,11 @@ def test_the_slice_that_a_model_lacks_is_found(grid):
     assert (coordinate, value) == (2, 6) and part == pytest.approx(0.25 / lacking.sum())
 
 
+def test_a_slice_of_little_mass_does_not_count():
+    learned, true = np.array([[0.4, 0.6, 0.0]]), np.array([[0.5, 0.497, 0.003]])
+    assert slices.least_served(learned, true) == (1, 0, 0.8)
+
+
 def test_a_line_a_run_of_what_it_lacks(tmp_path, capsys):
     run = HYPERGRID.run("subtb", tmp_path, backward_approach="tlm")
     capsys.readouterr()
@@ -129,7 +135,12 @@ def test_a_line_a_run_of_what_it_lacks(tmp_path, capsys):
     header, line = (text.split(",") for text in capsys.readouterr().out.splitlines())
     row = dict(zip(header, line, strict=True))
     assert (row["objective"], row["approach"], row["seed"]) == ("subtb", "tlm", run.name.split("=")[1])
-    assert 0 < float(row["part_of_its_due"]) < 1 and row["coordinate"] in "12"
+    agent = load_agent(run)
+    learned, true = (p.reshape(4, 4) for p in (agent.exact_distribution(), agent.environment.true_distribution))
+    parts = np.stack([learned.sum(1) / true.sum(1), learned.sum(0) / true.sum(0)])
+    assert float(row["part_of_its_due"]) == pytest.approx(parts.min(), abs=1e-3)
+    assert (int(row["coordinate"]) - 1, int(row["value"])) == np.unravel_index(parts.argmin(), parts.shape)
+    assert float(row["exact_total_variation"]) == pytest.approx(abs(learned - true).sum() / 2, abs=1e-4)
 
 
 def test_pictures_that_do_not_fit_on_the_disk_leave_the_old_ones(tmp_path, small_disk, monkeypatch, capsys):

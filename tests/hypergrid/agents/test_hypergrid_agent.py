@@ -33,6 +33,24 @@ def test_log_z_has_its_own_learning_rate(new_agent):
     assert largest == pytest.approx(0.01, rel=1e-2)
 
 
+# What is measured
+
+
+def test_the_reward_and_the_modes_of_the_last_samples_by_hand(new_agent):
+    agent = new_agent("db", "uniform", height=20, validation_samples=5)
+    agent.sample()
+    states = torch.tensor([[0, 0], [2, 2], [2, 3], [17, 2], [9, 9]])  # outer, mode, the same mode, another, between
+    agent._histogram.push(agent.environment.index(states).numpy())
+    metrics = agent.evaluate(1)
+    assert metrics["modes_visited"] == 2
+    assert metrics["mean_log_reward"] == pytest.approx(np.log([0.501, 2.501, 2.501, 2.501, 0.001]).mean(), abs=1e-5)
+
+
+def test_exact_distances_are_due_at_the_first_row_after_each_interval_and_at_the_end(new_agent):
+    agent = new_agent("db", "uniform", validation_interval=3, exact_interval=5, n_trajectories=16 * 14)
+    assert [step for step in (3, 6, 9, 12, 14) if agent._exact_is_due(step)] == [6, 12, 14]
+
+
 # What P_B the objective scores
 
 

@@ -173,3 +173,22 @@ def test_uniform_backward_policy_is_scored_by_the_number_of_legal_moves(algo):
 
 
 # What P_B learns from
+
+
+@each("algo,own", [("tb", {}), ("db", {}), ("soft_dqn", {}), ("dqn", {"m_alpha": 0.5})])
+@each("not_dueling", [False, True])
+def test_log_z_is_estimated_by_the_averaged_model(new_agent, algo, own, not_dueling):
+    """TB's parameter, log F(s_0), or V(s_0) = c log sum exp(Q / c)."""
+    is_dqn = "dqn" in algo
+    agent = new_agent(algo, "tlm", **own, **({"not_dueling": not_dueling} if is_dqn else {}))
+    with torch.no_grad():
+        for parameter in agent.average.parameters():
+            parameter.add_(0.1)
+    initial = agent.environment.initial_states(1)
+    features = agent.average.features(initial)
+    if is_dqn and not_dueling:
+        coefficient, values = {"soft_dqn": 1.0, "dqn": 2.0}[algo], agent.average.forward_logits(initial, features)[0]
+        expected = coefficient * (values[values.isfinite()] / coefficient).logsumexp(0)
+    else:
+        expected = agent.average.log_z if algo == "tb" else agent.average.log_flow(features)[0]
+    torch.testing.assert_close(agent.estimated_log_z().squeeze(), expected.squeeze(), atol=1e-4, rtol=0)
