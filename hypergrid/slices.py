@@ -45,10 +45,11 @@ def least_served(learned: np.ndarray, true: np.ndarray) -> tuple[int, int, float
 
 def write_lines(runs: list[Path]) -> None:
     """One line of CSV a run on standard output: what it is, its exact total variation, the slice and its part."""
+    found = find_runs(runs, unfinished=False)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     names = ("environment", "objective", "approach", "seed")
     writer.writerow([*names, "trajectories", "exact_total_variation", "coordinate", "value", "part_of_its_due"])
-    for run in find_runs(runs, unfinished=False):
+    for run in found:
         agent = load_agent(run)
         environment = agent.environment
         if not environment.enumerated:
