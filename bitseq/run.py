@@ -12,7 +12,7 @@ from bitseq import settings
 from bitseq.common.options import free_fields
 from bitseq.common.run_folder import Run
 from bitseq.common.terminal import command
-from bitseq.suite import RESULTS_VERSIONS
+from bitseq.suite import NEWER, RESULTS_VERSIONS
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +35,7 @@ def run_experiment(argv: list[str]) -> None:
         suite=Path(__file__).resolve().parent,
         results_version=RESULTS_VERSIONS[config.objective],
         free=free_fields(settings.Settings),
+        newer=NEWER,
     )
     if run.done:
         print(f"{run.directory} is done")
@@ -42,33 +43,20 @@ def run_experiment(argv: list[str]) -> None:
     # Seconds to import: what can be answered without them is answered before.
     from bitseq.agents.table import COLUMNS, make_agent
     from bitseq.common.algorithm import train
-    from bitseq.common.tracking import Tracker
     from bitseq.plots import draw_run
 
     torch.set_num_threads(config.threads)
     agent = make_agent(config)
     with run.recorded(COLUMNS):
-        first = run.restore(agent)
-        tracker = Tracker(
-            run.name,
-            n_steps=agent.n_steps,
-            first_step=first,
+        train(
+            agent,
+            run,
+            validation_interval=config.validate_every,
+            checkpoint_interval=config.checkpoint_every,
             main_metric="modes_found",
-            directory=run.directory,
-            config=run.config,
             tensorboard=config.tensorboard,
             wandb_project=config.wandb,
         )
-        with tracker:
-            train(
-                agent,
-                run,
-                tracker,
-                first_step=first,
-                n_steps=agent.n_steps,
-                validation_interval=config.validate_every,
-                checkpoint_interval=config.checkpoint_every,
-            )
         draw_run(run.directory, agent)
     print(run.directory)
 

@@ -220,15 +220,7 @@ def _check_combinations(config: ConfigDict) -> None:
         raise ExperimentError(f"--mode_threshold is {config.mode_threshold}: it must be at most --n, {n}")
     if config.width % config.n_heads:
         raise ExperimentError(f"--width is {config.width}: it must be a multiple of --n_heads, {config.n_heads}")
-    usual_decay = Settings.model_fields["target_decay"].default
-    correlates_target = config.corr_every and config.correlation_network == "target"
-    has_target = correlates_target or config.backward_approach in TARGETED
-    if not has_target and config.get("target_decay", usual_decay) != usual_decay:
-        without = "--correlation_network online" if config.corr_every else "--corr_every 0"
-        raise ExperimentError(
-            f"--target_decay has no effect with {without} and --backward_approach {config.backward_approach}: "
-            "leave it out"
-        )
+    options.require_no_idle(Settings, config, _idle(config))
     if config.get("start_learning", 0) >= config.num_iterations:
         raise ExperimentError(
             f"--start_learning is {config.start_learning}: lower it, or nothing is learned in "
@@ -241,6 +233,19 @@ def _check_combinations(config: ConfigDict) -> None:
             "--kernels is 'compiled': it needs single precision on --device cpu, and --n_heads, "
             f"{config.n_heads}, to divide {LANES}: take torch"
         )
+
+
+def _idle(config: ConfigDict) -> dict[str, str]:
+    """The settings that others leave without an effect, and those others."""
+    idle = {}
+    if config.backward_approach not in TARGETED and not (config.corr_every and config.correlation_network == "target"):
+        without = "--correlation_network online" if config.corr_every else "--corr_every 0"
+        idle["target_decay"] = f"{without} and --backward_approach {config.backward_approach}"
+    if config.get("m_alpha") == 0:
+        idle["m_l0"] = "--m_alpha 0"
+    if config.get("replay_priority_exponent") == 0:
+        idle["replay_importance_exponent"] = "--replay_priority_exponent 0"
+    return idle
 
 
 def run_directory(config: ConfigDict) -> Path:

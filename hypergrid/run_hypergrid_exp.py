@@ -10,7 +10,7 @@ from pathlib import Path
 from hypergrid import settings
 from hypergrid.common.run_folder import Run
 from hypergrid.common.terminal import command
-from hypergrid.suite import RESULTS_VERSIONS
+from hypergrid.suite import NEWER, RESULTS_VERSIONS
 
 TOO_LARGE = (
     "note: a grid of {:.3g} states is not listed: only mean_log_reward, modes_visited and log_z_error are measured"
@@ -37,16 +37,16 @@ def run_experiment(argv: list[str]) -> None:
         suite=Path(__file__).resolve().parent,
         results_version=RESULTS_VERSIONS[config.algo.name],
         free=settings.FREE_FIELDS,
+        newer=NEWER,
     )
     if run.done:
-        print(f"{run.directory} is done already")
+        print(f"{run.directory} is done")
         return
     # torchgfn takes seconds to import: bad flags and finished runs are answered before it.
     import torch
 
     from hypergrid.agents.table import COLUMNS, make_agent
     from hypergrid.common.algorithm import train
-    from hypergrid.common.tracking import Tracker
     from hypergrid.plots import draw_run
 
     torch.set_num_threads(config.general.threads)
@@ -54,27 +54,15 @@ def run_experiment(argv: list[str]) -> None:
     if not agent.environment.enumerated:
         print(TOO_LARGE.format(agent.environment.n_states), file=sys.stderr)
     with run.recorded(COLUMNS):
-        first = run.restore(agent)
-        tracker = Tracker(
-            run.name,
-            n_steps=agent.n_steps,
-            first_step=first,
+        train(
+            agent,
+            run,
+            validation_interval=config.general.validation_interval,
+            checkpoint_interval=config.general.checkpoint_interval,
             main_metric="l1_dist" if agent.environment.enumerated else "mean_log_reward",
-            directory=run.directory,
-            config=run.config,
             tensorboard=config.general.tensorboard,
             wandb_project=config.general.wandb_project,
         )
-        with tracker:
-            train(
-                agent,
-                run,
-                tracker,
-                first_step=first,
-                n_steps=agent.n_steps,
-                validation_interval=config.general.validation_interval,
-                checkpoint_interval=config.general.checkpoint_interval,
-            )
         draw_run(run.directory, agent)
     print(run.directory)
 

@@ -202,6 +202,12 @@ def _check_combinations(config: ConfigDict) -> None:
             f"algo.start_learning is {config.algo.start_learning}: lower it, or nothing is learned in {n_iterations} "
             "iterations"
         )
+    idle = {}
+    if config.algo.get("m_alpha") == 0:
+        idle["m_l0"] = "--algo.m_alpha 0"
+    if config.algo.get("replay_priority_exponent") == 0:
+        idle["replay_importance_exponent"] = "--algo.replay_priority_exponent 0"
+    options.require_no_idle(AlgorithmSettings, config.algo, idle, "algo.")
     if config.algo.name == "perfect" and config.env.height**config.env.ndim > MAX_ENUMERATED:
         raise ExperimentError(f"perfect draws from a list of all states: take a grid of at most {MAX_ENUMERATED:,}")
     if config.general.device == "cuda" and not torch.cuda.is_available():

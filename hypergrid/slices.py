@@ -1,27 +1,30 @@
 """The slice of the grid that a trained model lacks most, as one line of CSV a run.
 
-    python -m hypergrid.slices RUNS... > slices.csv
+    python -m hypergrid.slices RUNS... --out slices.csv
 
-RUNS are run folders or folders above them; runs that are not done are left out. A slice is all states with one value
+RUNS are run folders or folders above them; runs that are not done are left out. Lines that the CSV has of other runs
+stay, so that their folders may be gone. A slice is all states with one value
 of one coordinate. A sampler without exploration noise can stop visiting one for good, and ``l1_dist`` hardly shows it.
 """
 
 import argparse
-import csv
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from hypergrid.analysis.collect import find_runs, identity
-from hypergrid.common.run_folder import flatten
+from hypergrid.analysis.collect import find_runs, read_origin
+from hypergrid.analysis.configs import identity
+from hypergrid.analysis.tables import read_cells
+from hypergrid.common.files import written
 from hypergrid.common.terminal import ExperimentError, command
 from hypergrid.evaluation import distances
 from hypergrid.torchgfn.estimators import load_agent
 
 # A slice with less of the mass than this is left out: its relative error says little.
 SMALLEST_SHARE = 0.005
+WHICH = ["environment", "objective", "approach", "seed", "trajectories", "results_version"]
 
 
 def slice_masses(distribution: np.ndarray, ndim: int, height: int) -> np.ndarray:
@@ -43,34 +46,50 @@ def least_served(learned: np.ndarray, true: np.ndarray) -> tuple[int, int, float
     return int(axis) + 1, int(value), float(part[axis, value])
 
 
-def write_lines(runs: list[Path]) -> None:
-    """One line of CSV a run on standard output: what it is, its exact total variation, the slice and its part."""
-    found = find_runs(runs, unfinished=False)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = ("environment", "objective", "approach", "seed")
-    writer.writerow([*names, "trajectories", "exact_total_variation", "coordinate", "value", "part_of_its_due"])
-    for run in found:
-        agent = load_agent(run)
-        environment = agent.environment
-        if not environment.enumerated:
-            raise ExperimentError(f"{run} is of a grid too large to list: leave it out")
-        learned, true = agent.exact_distribution(), environment.true_distribution
-        masses = (slice_masses(table, environment.ndim, environment.height) for table in (learned, true))
-        coordinate, value, part = least_served(*masses)
-        distance = distances(learned, true)["total_variation"]
-        config = flatten(json.loads((run / "config.json").read_text(encoding="utf-8")))
-        who = [identity(config)[name] for name in names]
-        length = config["general.n_trajectories"]
-        writer.writerow([*who, length, f"{distance:.4f}", coordinate, value, f"{part:.3f}"])
-        sys.stdout.flush()
+def describe(run: Path) -> dict[str, str]:
+    """What a run is, its exact total variation, the slice that it lacks most, and the part that it has of it."""
+    agent = load_agent(run)
+    environment = agent.environment
+    if not environment.enumerated:
+        raise ExperimentError(f"{run} is of a grid too large to list: leave it out")
+    learned, true = agent.exact_distribution(), environment.true_distribution
+    masses = (slice_masses(table, environment.ndim, environment.height) for table in (learned, true))
+    coordinate, value, part = least_served(*masses)
+    config, origin = read_origin(run)
+    who = identity(config)
+    return {name: str(who[name]) for name in WHICH[:4]} | {
+        "trajectories": str(config["general.n_trajectories"]),
+        "results_version": origin["results_version"],
+        "exact_total_variation": f"{distances(learned, true)['total_variation']:.4f}",
+        "coordinate": str(coordinate),
+        "value": str(value),
+        "part_of_its_due": f"{part:.3f}",
+    }
+
+
+def collect_slices(paths: list[Path], out: Path) -> int:
+    """Write the CSV; lines that it has of other runs stay. Returns the number of its lines.
+
+    Raises ExperimentError where a run or the CSV cannot be read, or two of the runs would have the same line.
+    """
+    lines = pd.DataFrame([describe(run) for run in find_runs(paths, unfinished=False)])
+    if lines.duplicated(WHICH).any():
+        which = ", ".join(lines.loc[lines.duplicated(WHICH), WHICH].iloc[0])
+        raise ExperimentError(f"two of the runs are {which}: name one of them")
+    if out.exists():
+        lines = pd.concat([read_cells(out), lines]).drop_duplicates(WHICH, keep="last")
+    with written(out) as file:
+        lines.sort_values(WHICH).to_csv(file, index=False, lineterminator="\n")
+    return len(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Look at the runs named on the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hypergrid.slices", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
-    arguments = parser.parse_args(argv)
-    return command(lambda: write_lines(arguments.runs))
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write, or to add to")
+    a = parser.parse_args(argv)
+    return command(lambda: print(f"{collect_slices(a.runs, a.out)} lines in {a.out}"))
 
 
 if __name__ == "__main__":

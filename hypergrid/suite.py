@@ -31,8 +31,12 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("general.n_trajectories",)
 BACKWARD_LEARNING_RATE = "algo.backward_learning_rate"
+NEWER: dict[str, Any] = {}  # fields that older runs lack, and what they had in their place
 # Fields whose other values make an environment of their own.
-OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"env.height": (20,), "env.ndim": (4,)}
+OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {
+    **{"env.height": (20,), "env.ndim": (4,)},
+    **{"env.R0": (1e-3, 1e-4), "env.R1": (0.5, 1.0), "env.R2": (2.0, 3.0)},
+}
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 CONVERGENCE = Metric("mean log10 of l1_dist / floor", "l1_dist", "trajectories", excess_over_floor, -1, 0.05)

@@ -200,7 +200,8 @@ def parse(argv: list[str], model: type[Group]) -> ConfigDict:
         if values["reward"] and name in values and values[name] != model.model_fields[name].default:
             raise ExperimentError(f"--{name} has no effect with --reward {values['reward']}: leave it out")
     config = ConfigDict(_resolve(values, model.task))
-    _check_combinations(config)
+    options.require_no_idle(model, config, _idle(config))
+    _check_machine(config)
     return config
 
 
@@ -234,12 +235,21 @@ def _resolve_reward(values: dict[str, Any]) -> None:
         del values["mode_thresholds"]
 
 
-def _check_combinations(config: ConfigDict) -> None:
-    approach, decay = config.backward_approach, LearningSettings.model_fields["target_decay"].default
-    if config.no_sampling_model and approach not in AVERAGED and config.target_decay != decay:
-        raise ExperimentError(
-            f"--target_decay has no effect with --no_sampling_model and --backward_approach {approach}: leave it out"
-        )
+def _idle(config: ConfigDict) -> dict[str, str]:
+    """The settings that others leave without an effect, and those others."""
+    approach, idle = config.backward_approach, {}
+    if config.no_sampling_model and approach not in AVERAGED:
+        idle["target_decay"] = f"--no_sampling_model and --backward_approach {approach}"
+    if config.get("m_alpha") == 0:
+        idle["m_l0"] = "--m_alpha 0"
+    if config.rp == 0:
+        idle["ap"] = "--rp 0"
+    if config.if_exists != "resume":
+        idle["reward_changed"] = f"--if_exists {config.if_exists}"
+    return idle
+
+
+def _check_machine(config: ConfigDict) -> None:
     if config.device == "cuda" and config.kernels == "compiled":
         raise ExperimentError("--kernels is 'compiled', which a GPU cannot run: use auto or torch, or --device cpu")
     if config.device == "cuda" and not torch.cuda.is_available():

@@ -27,9 +27,10 @@ import pandas as pd
 from ..common.files import make_folder, written
 from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
-from ..suite import BACKWARD_LEARNING_RATE, IDENTITY, OF_APPROACH, OF_ENVIRONMENT
+from ..suite import NEWER
 from . import merging
-from .merging import PROVENANCE, STORAGE, name_runs
+from .configs import identity, pack_configs, read_configs, require_comparable, sidecar_of
+from .merging import PROVENANCE, name_runs
 from .tables import STRETCHES, SUITE, new_parser, read_cells
 
 MAX_POINTS = 200
@@ -57,43 +58,10 @@ def _suite_of(run: Path) -> object:
         return None  # read_origin will say what is wrong
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """environment, objective, approach, learning_rate and seed of a flattened configuration; None where it has none."""
-    run: dict[str, Any] = {name: config.get(key) for name, key in IDENTITY.items()}
-    others = [(key, config[key]) for key, usual in OF_ENVIRONMENT.items() if key in config and config[key] not in usual]
-    words = [value if isinstance(value, str) else f"{key.split('.')[-1]}={value}" for key, value in others]
-    return run | {"environment": " ".join([run["environment"], *words])} if others else run
-
-
 def run_columns(config: dict[str, Any], varying: Sequence[str]) -> dict[str, str]:
     """What stands before the step in the rows of a run: suite, identity and the fields that vary."""
     named = {"suite": SUITE.name, **identity(config), **{field: config.get(field) for field in varying}}
     return {name: "" if value is None else str(value) for name, value in named.items()}
-
-
-def require_comparable(configs: Sequence[dict[str, Any]], varying: Sequence[str]) -> None:
-    """Refuse configurations that differ in more than what identifies a run.
-
-    A field may follow from the environment, the objective or the learning rate, as a reward's levels, the Munchausen
-    coefficient and P_B's learning rate do; how P_B begins and which model samples may follow from the approach.
-    Raises ExperimentError, which names the field and two of its values.
-    """
-    runs = pd.DataFrame([identity(config) for config in configs])
-    for key in sorted(set().union(*configs) - {*IDENTITY.values(), *varying}):
-        if key.split(".")[-1] in STORAGE:
-            continue
-        values = pd.Series([json.dumps(config[key]) if key in config else None for config in configs], dtype=str)
-        found = pd.DataFrame({"as it is": values, "in units of P_F's": values})
-        if key == BACKWARD_LEARNING_RATE:
-            units = pd.to_numeric(values, errors="coerce") / pd.to_numeric(runs["learning_rate"])
-            found["in units of P_F's"] = values.mask(units.notna(), units.map("{:.6g}".format))
-        by = ["environment", "objective", "approach"] if key in OF_APPROACH else ["environment", "objective"]
-        for _, cell in found.groupby([runs[name] for name in by], dropna=False):
-            if (cell.nunique() > 1).all():
-                first, second = sorted(cell["as it is"].dropna().unique())[:2]
-                raise ExperimentError(
-                    f"the runs differ in {key} ({first}, {second}): collect them apart, or add --varying {key}"
-                )
 
 
 def stretches_of(meta: dict[str, Any]) -> str:
@@ -112,7 +80,7 @@ def stretches_of(meta: dict[str, Any]) -> str:
 def read_origin(run: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """A run's flattened configuration, and where its numbers come from. Raises ExperimentError where it is damaged."""
     try:
-        config = flatten(json.loads((run / "config.json").read_text(encoding="utf-8")))
+        config = NEWER | flatten(json.loads((run / "config.json").read_text(encoding="utf-8")))
         meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
         where = stretches_of(meta)
         moved = {STRETCHES: where} if where else {}
@@ -182,7 +150,7 @@ def collect(paths: list[Path], out: Path, varying: list[str], append: bool = Fal
     before = [old] if append and len(old) else []
     known: list[dict[str, Any]] = []
     if before:
-        known, varying = merging.read_configs(out, varying)
+        known, varying = read_configs(out, varying)
     configs, new = read_runs(runs, varying, known)
     merging.require_one_version(pd.concat([*before, new]))
     rows = merging.merge_runs([*before, new])
@@ -192,8 +160,8 @@ def collect(paths: list[Path], out: Path, varying: list[str], append: bool = Fal
         few = f"{out} has {len(lost)} runs that are not collected now, such as {name}"
         raise ExperimentError(f"{few}: add --append, or name another --out")
     make_folder(out.parent)
-    with written(merging.sidecar_of(out)) as packed, written(out) as file:
-        packed.write(json.dumps({"varying": varying, **merging.pack_configs(configs)}, indent=1) + "\n")
+    with written(sidecar_of(out)) as packed, written(out) as file:
+        packed.write(json.dumps({"varying": varying, **pack_configs(configs)}, indent=1) + "\n")
         rows.to_csv(file, index=False, lineterminator="\n")
     return name_runs(rows).nunique()
 

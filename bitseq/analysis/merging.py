@@ -1,12 +1,10 @@
-"""A collected CSV and the configurations beside it: what they hold, and how new runs join them.
+"""The rows of a collected CSV, and how those of new runs join them.
 
 Cells stay as they were written: a table of runs holds text. This file is the same, byte for byte, in every suite.
 """
 
-import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,21 +14,6 @@ from ..suite import IDENTITY
 from .tables import INCIDENTAL, read_cells
 
 PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
-# Where and how a run was stored and computed: no part of the experiment.
-STORAGE = (
-    "output_dir",
-    "if_exists",
-    "wandb_project",
-    "wandb",
-    "tensorboard",
-    "checkpoint_interval",
-    "checkpoint_every",
-    "data_dir",
-    "workers",
-    "device",
-    "threads",
-    "kernels",
-)
 
 
 def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -83,34 +66,3 @@ def read_collected(out: Path) -> pd.DataFrame:
     if not set(required) <= set(rows):
         raise ExperimentError(f"{out} is not a collected CSV: name another --out")
     return rows
-
-
-def pack_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Configurations but for seed and storage, each once: what all have in common, and the rest of each."""
-    left_out = IDENTITY["seed"]
-    kept = [{k: v for k, v in c.items() if k != left_out and k.split(".")[-1] not in STORAGE} for c in configs]
-    common = {key: value for key, value in kept[0].items() if all(key in c and c[key] == value for c in kept)}
-    rest = [{key: value for key, value in c.items() if key not in common} for c in kept]
-    return {"common": common, "runs": [c for i, c in enumerate(rest) if c not in rest[:i]]}
-
-
-def sidecar_of(out: Path) -> Path:
-    """Where the configurations of the runs of a CSV stand."""
-    return out.with_suffix(".configs.json")
-
-
-def read_configs(out: Path, varying: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The configurations of the runs of ``out``, and the fields that vary in it.
-
-    Raises ExperimentError where they are not there, or ``varying`` names other fields.
-    """
-    try:
-        packed = json.loads(sidecar_of(out).read_text(encoding="utf-8"))
-        configs, before = [packed["common"] | rest for rest in packed["runs"]], packed["varying"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExperimentError(
-            f"{sidecar_of(out)}, which this needs, is not there or damaged: name another CSV, or collect it anew"
-        ) from error
-    if varying and set(varying) != set(before):
-        raise ExperimentError(f"{out} was collected with --varying {' '.join(before)}: name the same fields, or none")
-    return configs, before

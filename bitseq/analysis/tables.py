@@ -17,6 +17,7 @@ from ..common.files import make_folder, read_rows
 from ..common.reporting import Metric, last
 from ..common.terminal import ExperimentError
 from ..suite import RESULTS_VERSIONS
+from .configs import require_alike
 
 SUITE = Path(__file__).resolve().parents[1]
 RUN = ["environment", "objective", "approach", "learning_rate", "seed"]
@@ -57,19 +58,20 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 
     Of an objective's runs those of its newest results version count, of a run that files have at different lengths the
     longest. Raises ExperimentError where a file is missing, empty, damaged, of another suite or no collected CSV, or
-    two hold the same run at the same length with other numbers.
+    two hold the same run at the same length with other numbers, or runs whose configurations differ.
     """
     files = [_read_checked(path).assign(file=number) for number, path in enumerate(paths)]
+    require_alike(paths)
     table = _longest(_newest(pd.concat(files, ignore_index=True))).drop(columns="file")
     table = table.drop_duplicates(subset=table.columns.difference([*INCIDENTAL]))
     twice = table[table.duplicated([*RUN, *varied_fields(table), VARYING, "step"])]
     if len(twice):
         run = ", ".join(f"{twice.iloc[0][name]}" for name in RUN)
         raise ExperimentError(f"the run ({run}) is there twice, with different numbers: name CSV files that agree")
-    ends = table.groupby(RUN, dropna=False)["step"].max().groupby(RUN[:2]).agg(["min", "max"])
+    ends = table.groupby([*RUN, VARYING], dropna=False)["step"].max().groupby([*RUN[:2], VARYING]).agg(["min", "max"])
     for cell, (first, end) in zip(ends.index, ends.to_numpy(), strict=True):
         if first < end:
-            _warn(f"{', '.join(cell)}: runs end at steps {first} to {end}; compared up to the first")
+            _warn(f"{', '.join(cell[:2])}: runs end at steps {first} to {end}; compared up to the first")
     return table
 
 

@@ -201,6 +201,23 @@ def require_effect(model: type[Group], given: Iterable[str], kind: str, by: str,
             raise ExperimentError(f"--{prefix}{name} has no effect with --{prefix}{by} {choice}: leave it out")
 
 
+def require_no_idle(model: type[Group], values: Mapping[str, Any], idle: Mapping[str, str], prefix: str = "") -> None:
+    """Refuse a setting that differs from its default where another one leaves it without an effect.
+
+    Args:
+        model: of the settings.
+        values: of a configuration; settings that it lacks are as they should be.
+        idle: names of such settings -> what leaves each without an effect, as it is on the command line.
+        prefix: begins the names on the command line.
+
+    Raises:
+        ExperimentError: one differs.
+    """
+    for name, because in idle.items():
+        if name in values and values[name] != model.model_fields[name].default:
+            raise ExperimentError(f"--{prefix}{name} has no effect with {because}: leave it out")
+
+
 def read(model: type[Group], texts: Mapping[str, str], prefix: str = "--") -> Group:
     """The model of texts, defaults included.
 

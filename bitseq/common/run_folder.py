@@ -44,6 +44,7 @@ class Run:
         results_version: of what the program computes with this objective (``suite.py``).
         free: names of configuration fields that may differ between a run and its resumption, because the
             result does not depend on them.
+        newer: configuration fields that older runs lack, and what they had in their place (``suite.py``).
 
     Raises:
         ExperimentError: the folder exists and is refused, belongs to another configuration or results version, is
@@ -60,6 +61,7 @@ class Run:
         suite: Path,
         results_version: int,
         free: Sequence[str],
+        newer: Mapping[str, Any],
     ) -> None:
         directory = directory.absolute()
         self.directory, self.config = directory, config
@@ -75,7 +77,7 @@ class Run:
         if exists and not (directory / "config.json").is_file():
             raise ExperimentError(f"{directory} is not a run folder (no config.json): move it away")
         if exists and if_exists == "resume":
-            self._require_same_config(free)
+            self._require_same_config(free, newer)
             self._require_same_version()
         self.done = exists and if_exists == "resume" and (directory / "DONE").exists()
 
@@ -205,12 +207,13 @@ class Run:
             elif entry.name != ".lock":
                 entry.unlink()
 
-    def _require_same_config(self, free: Sequence[str]) -> None:
+    def _require_same_config(self, free: Sequence[str], newer: Mapping[str, Any]) -> None:
         try:
             old = flatten(json.loads((self.directory / "config.json").read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
             raise ExperimentError(f"{self.directory}/config.json is damaged: use {self._flag}=overwrite") from error
         new = flatten(json.loads(json.dumps(self.config)))
+        old = {key: value for key, value in newer.items() if key in new} | old
         for key in sorted(old.keys() | new.keys()):
             if key.split(".")[-1] not in free and old.get(key) != new.get(key):
                 raise ExperimentError(

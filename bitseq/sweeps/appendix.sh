@@ -13,17 +13,20 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 50000 * s * (s == s + 0); print
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 start=$((iterations > 50 ? 50 : iterations / 2))
+for technique in ${TECHNIQUES:=decay target initialisation}; do
+    [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
+        { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
+done
 for seed in ${SEEDS:-2 3 4 5}; do
     for rate in ${LEARNING_RATES:-0.001}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
-            for technique in none ${TECHNIQUES:-decay target initialisation}; do
+            for technique in none $TECHNIQUES; do
                 case $technique-$objective in
                     none-*) off="" ;;
                     decay-*) off=" --gamma 1" ;;
                     target-*dqn) continue ;;
                     target-*) off=" --target_decay 0" ;;
                     initialisation-*) off=" --no-uniform_initialisation" ;;
-                    *) echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2 ;;
                 esac
                 case $objective in *dqn) replay=" --start_learning $start" ;; *) replay="" ;; esac
                 echo "python bitseq/run.py --seed $seed --objective $objective --backward_approach tlm$off" \

@@ -1,6 +1,6 @@
 """Figures from collected CSV files: a row of panels per environment, a column per objective, a curve per approach.
 
-    python -m <suite>.analysis.figures results/*.csv [--out FOLDER] [--tuning_seeds 1] [--approaches uniform tlm]
+    python -m <suite>.analysis.figures RESULTS.csv [...] [--out FOLDER] [--tuning_seeds 1] [--approaches uniform tlm]
 
 Writes PNG and PDF beside the first CSV, anew where they are there: each figure of ``suite.py`` that has a curve, and
 appendix_<field> for each field that ``collect --varying`` named. Every seed is thin, their interquartile mean thick,

@@ -12,17 +12,20 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 62500 * s * (s == s + 0); print
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 config=hypergrid/experiments/config
+for technique in ${TECHNIQUES:=decay target initialisation}; do
+    [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
+        { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
+done
 for seed in ${SEEDS:-1 2 3 4}; do
     for environment in ${ENVIRONMENTS:-standard hard}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
-            for technique in none ${TECHNIQUES:-decay target initialisation}; do
+            for technique in none $TECHNIQUES; do
                 case $technique-$objective in
                     none-*) off="" ;;
                     decay-*) off=" --algo.backward_learning_rate_decay=1" ;;
                     target-*dqn) continue ;;
                     target-*) off=" --algo.target_decay=0" ;;
                     initialisation-*) off=" --algo.zero_initialisation=False" ;;
-                    *) echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2 ;;
                 esac
                 echo "python hypergrid/run_hypergrid_exp.py --general $config/general.py:$seed" \
                     "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \

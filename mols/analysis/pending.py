@@ -3,8 +3,8 @@
     bash <suite>/sweeps/<figure>.sh | python -m <suite>.analysis.pending RESULTS.csv | python -m <suite>.analysis.launch
 
 RESULTS.csv (or several) was made by ``collect``. A run is in it if it is there in full length, of today's results
-version, and with the configuration that its line asks for. Fields that the CSV's configurations lack do not count: they
-are newer than the CSV. Lines are read as ``launch`` runs them, at the repository's root.
+version, and with the configuration that its line asks for. A field that the CSV's configurations lack, because it is
+newer, has the value that ``suite.py`` gives it. Lines are read as ``launch`` runs them, at the repository's root.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -19,7 +19,8 @@ from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
 from ..suite import IDENTITY, LENGTH, RESULTS_VERSIONS, configuration
 from .collect import run_columns
-from .merging import STORAGE, name_runs, plain, read_collected, read_configs
+from .configs import STORAGE, read_configs
+from .merging import name_runs, plain, read_collected
 from .tables import SUITE, new_parser
 
 
@@ -40,10 +41,10 @@ class Results:
         return bool(whole.any()) and any(_agree(config, other) for other in self._configs)
 
 
-def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two configurations have the same value of every field of both, seed and storage apart."""
-    fields = [key for key in one.keys() & other.keys() - {IDENTITY["seed"]} if key.split(".")[-1] not in STORAGE]
-    return all(one[field] == other[field] for field in fields)
+def _agree(asked: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a configuration has what is asked for, seed and storage apart."""
+    fields = [key for key in asked.keys() - {IDENTITY["seed"]} if key.split(".")[-1] not in STORAGE]
+    return all(asked[field] == other.get(field) for field in fields)
 
 
 def read_line(line: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Agent(Protocol):
     backward_learner: Learner | None
     backward_first: bool  # Algorithm 1's order; False: P_F before P_B
     batch_size: int  # trajectories per step
+    n_steps: int  # gradient iterations of the whole run
 
     def parameters(self) -> Iterable[Parameter]:
         """Every trainable parameter, of P_F and of P_B."""
@@ -145,40 +146,42 @@ def train_step(agent: Agent) -> dict[str, float | None]:
 def train(
     agent: Agent,
     run: Run,
-    tracker: Tracker,
     *,
-    first_step: int,
-    n_steps: int,
     validation_interval: int,
     checkpoint_interval: int,
+    tracker: type[Tracker] = Tracker,
+    **shown: Any,
 ) -> None:
-    """Train from ``first_step`` to ``n_steps``; the last step is always evaluated and checkpointed.
+    """Train from the run's checkpoint, or from the start, to the last step, which is always evaluated and checkpointed.
 
     Args:
-        agent: fresh, or restored from the run's checkpoint.
-        run: where metrics and checkpoints go.
-        tracker: what is shown meanwhile.
-        first_step: steps that are done already.
-        n_steps: total gradient iterations.
+        agent: as it was made; a checkpoint is loaded into it.
+        run: where metrics and checkpoints go, open for writing.
         validation_interval: steps between rows of metrics.csv.
         checkpoint_interval: steps between checkpoints.
+        tracker: shows what happens meanwhile.
+        shown: its ``main_metric``, ``tensorboard`` and ``wandb_project``.
 
     Raises:
         ExperimentError: a loss or a metric is not finite; names the step and the last good checkpoint.
     """
-    before, start = run.wall_s, time.perf_counter()
-    for step in range(first_step + 1, n_steps + 1):
-        try:
-            losses = train_step(agent)
-        except FloatingPointError as error:
-            raise ExperimentError(f"step {step}: {error}; {run.last_checkpoint()}") from error
-        run.wall_s = before + time.perf_counter() - start
-        last = step == n_steps
-        if last or step % validation_interval == 0:
-            row = {"step": step, "trajectories": step * agent.batch_size, "wall_s": round(run.wall_s, 3), **losses}
-            row |= agent.evaluate(step)
-            run.write_row(row)
-            tracker.log(row)
-        if last or step % checkpoint_interval == 0:
-            run.save(agent, step)
-        tracker.advance(step, losses["loss"])
+    first, n_steps = run.restore(agent), agent.n_steps
+    with tracker(
+        run.name, n_steps=n_steps, first_step=first, directory=run.directory, config=run.config, **shown
+    ) as progress:
+        before, start = run.wall_s, time.perf_counter()
+        for step in range(first + 1, n_steps + 1):
+            try:
+                losses = train_step(agent)
+            except FloatingPointError as error:
+                raise ExperimentError(f"step {step}: {error}; {run.last_checkpoint()}") from error
+            run.wall_s = before + time.perf_counter() - start
+            last = step == n_steps
+            if last or step % validation_interval == 0:
+                row = {"step": step, "trajectories": step * agent.batch_size, "wall_s": round(run.wall_s, 3), **losses}
+                row |= agent.evaluate(step)
+                run.write_row(row)
+                progress.log(row)
+            if last or step % checkpoint_interval == 0:
+                run.save(agent, step)
+            progress.advance(step, losses["loss"])

@@ -3,7 +3,7 @@
 One part are the molecules of uniformly random actions; others those of short runs with different reward exponents, from
 their first to their last step; the last those of a search that takes the best of the others partly apart and finishes
 them at random again. Together they have the whole range of the reward. Each part is a CSV in the run folder, written
-when it is complete and not made again.
+when it is complete and not made again with the same seed.
 """
 
 import shlex
@@ -52,7 +52,7 @@ def sampled(run_dir: Path, seed: int, data_dir: str) -> dict[str, float]:
     runs = [(f"run_{number}", score_run, exponent) for number, exponent in enumerate(EXPONENTS, 1)]
     found: dict[str, float] = {}
     for number, (name, score, exponent) in enumerate([("random", score_random, 1), *runs, ("search", score_search, 1)]):
-        path = run_dir / f"{name}.csv"
+        path = run_dir / f"{name}_seed={seed + number}.csv"
         if not path.exists():
             argv = [*OPTIONS, f"--seed={seed + number}", f"--n={N_STEPS}", f"--batch_size={BATCH_SIZE}"]
             argv += [f"--temp={exponent}", f"--data_dir={data_dir}"]

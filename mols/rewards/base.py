@@ -52,14 +52,13 @@ class Reward(ABC):
         bounds: the least and the largest r.
         depends_on_molecule_alone: whether a raw output is the same whatever is evaluated with it, so that evaluations
             share what training has kept.
-        n_invalid: invalid molecules so far, in training.
     """
 
     bounds: tuple[float, float]
     depends_on_molecule_alone = False
 
     def __init__(self, exponent: float) -> None:
-        self.exponent, self.n_invalid = exponent, 0
+        self.exponent = exponent
         self._raw: dict[str, float] = {}
 
     @abstractmethod
@@ -84,7 +83,7 @@ class Reward(ABC):
 
         Args:
             molecules: sanitised; None: an invalid one.
-            training: whether they are counted and kept; otherwise all of them are evaluated, unless the raw output
+            training: whether they are kept; otherwise all of them are evaluated, unless the raw output
                 depends on the molecule alone.
 
         Raises:
@@ -97,8 +96,6 @@ class Reward(ABC):
         )
         raw = torch.tensor([math.nan if text is None else known[text] for text in smiles], dtype=torch.float64)
         invalid = raw.isnan()
-        if training:
-            self.n_invalid += int(invalid.sum())
         reward = self.value(raw).clamp(*self.bounds).masked_fill(invalid, self.bounds[0])
         log_reward = (self.exponent * reward.float().log()).masked_fill(invalid, MIN_LOG_REWARD)
         smiles = [None if bad else text for text, bad in zip(smiles, invalid.tolist(), strict=True)]
@@ -115,9 +112,8 @@ class Reward(ABC):
     def state_dict(self) -> dict[str, Any]:
         """What training has evaluated; one text of all SMILES, a line each, which is read much faster than many."""
         raw = torch.tensor(list(self._raw.values()), dtype=torch.float64)
-        return {"smiles": "\n".join(self._raw), "raw": raw, "n_invalid": self.n_invalid}
+        return {"smiles": "\n".join(self._raw), "raw": raw}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self._raw = dict(zip(state["smiles"].splitlines(), state["raw"].tolist(), strict=True))
-        self.n_invalid = state["n_invalid"]

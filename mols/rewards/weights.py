@@ -12,7 +12,7 @@ from mols.common.terminal import ExperimentError
 
 
 def load_weights(network: nn.Module, path: Path, sha256: str | None, name: str) -> None:
-    """Give a network the weights of a file, made for inference.
+    """Give a network the weights of a file.
 
     Args:
         network: with the file's parameters; single precision.
@@ -40,4 +40,3 @@ def load_weights(network: nn.Module, path: Path, sha256: str | None, name: str) 
         raise ExperimentError(f"{path} does not hold the {name} network's weights: train them again") from error
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise ExperimentError(f"{path} holds weights that are not finite: train them again")
-    network.requires_grad_(False).eval()

@@ -12,18 +12,21 @@ set -euo pipefail
 iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 20000 * s * (s == s + 0); print int(n) + (n > int(n) + 1e-6) }')
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
+for technique in ${TECHNIQUES:=decay initialisation}; do
+    [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
+        { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
+done
 for seed in ${SEEDS:-2 3 4 5}; do
     for environment in ${ENVIRONMENTS:-seh_frag qm9}; do
         case $environment in seh_frag) published=" --proxy original --test_set original" ;; *) published="" ;; esac
         for rate in ${LEARNING_RATES:-0.0005}; do
             for objective in ${OBJECTIVES:-dqn db tb subtb}; do
-                for technique in none ${TECHNIQUES:-decay initialisation}; do
+                for technique in none $TECHNIQUES; do
                     case $technique in
                         none) off="" ;;
                         decay) off=" --blrd 1000000000" ;;
                         target) off=" --target_decay 0" ;;
                         initialisation) off=" --rand_pb_init" ;;
-                        *) echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2 ;;
                     esac
                     echo "python -m mols.tasks.$environment --threads 1 --seed $seed --algo $objective --backward_approach tlm$off" \
                         "--lr $rate$published --n $iterations --validate_every $every" \

@@ -89,7 +89,7 @@ def _network(config: ConfigDict):
     from pathlib import Path
 
     from mols.common.terminal import ExperimentError
-    from mols.rewards.gap.reward import EmbeddedGap
+    from mols.rewards.gap.proxy import GapProxy
     from mols.rewards.mxmnet.gaps import MXMNetGap
 
     if config.proxy == "mxmnet":
@@ -99,7 +99,7 @@ def _network(config: ConfigDict):
     for name, nothing in (("proxy_weights", ""), ("workers", 0)):
         if config[name] != nothing:
             raise ExperimentError(f"--{name} has no effect with --proxy embedded: leave it out, or take --proxy mxmnet")
-    return EmbeddedGap()
+    return GapProxy.load()
 
 
 def main(argv: list[str]) -> int:

@@ -85,8 +85,6 @@ def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make
     Raises:
         ExperimentError: the run cannot start, or cannot go on.
     """
-    recorded = recorded_config(directory)
-    unrecorded = [key for key, usual in NEWER.items() if key not in recorded and config.get(key) == usual]
     run = Run(
         directory,
         config.to_dict(),
@@ -94,7 +92,8 @@ def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make
         flag="--if_exists",
         suite=SUITE,
         results_version=RESULTS_VERSIONS[config.algo],
-        free=(*free_fields(model), *unrecorded, "reward_source"),  # which ``settle`` looks at
+        free=(*free_fields(model), "reward_source"),  # which ``settle`` looks at
+        newer=NEWER,
     )
     if run.done:
         print(f"{run.directory} is done")
@@ -107,27 +106,16 @@ def run_experiment(config: ConfigDict, directory: Path, model: type[Group], make
     torch.set_num_threads(config.threads)
     with closing(make_task(config)) as task, run.recorded(own := columns(task.thresholds)):
         agent = make_agent(config, task)
-        first = run.restore(agent)
-        tracker = EstimatingTracker(
-            run.name,
-            n_steps=agent.n_steps,
-            first_step=first,
+        train(
+            agent,
+            run,
+            validation_interval=config.validate_every,
+            checkpoint_interval=config.checkpoint_every,
+            tracker=EstimatingTracker,
             main_metric=own[0],
-            directory=run.directory,
-            config=run.config,
             tensorboard=config.tensorboard,
             wandb_project=config.wandb,
         )
-        with tracker:
-            train(
-                agent,
-                run,
-                tracker,
-                first_step=first,
-                n_steps=agent.n_steps,
-                validation_interval=config.validate_every,
-                checkpoint_interval=config.checkpoint_every,
-            )
         draw_run(run.directory, agent.molecules)
     print(run.directory)
 

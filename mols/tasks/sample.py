@@ -2,8 +2,8 @@
 
     python -m mols.tasks.sample RUN_DIR --n 1000 --out molecules.csv
 
-They are samples of the run's EMA model, the one that training samples from, without random actions; the CSV has the
-best first:
+They are samples of the model that sampled in training (the EMA model, unless the run has --no_sampling_model), without
+random actions; the CSV has the best first:
 
     smiles, reward      canonical SMILES; r, as in training
     log_prob            estimate of log P(x), nats, of the graph that was sampled, from backward trajectories
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--distinct", action="store_true", help="every molecule once")
     parser.add_argument("--seed", type=int, default=1, help="of the sampling (1)")
     parser.add_argument("--rounds", type=int, default=10, help="backward trajectories for log P(x); 0: none of it (10)")
-    parser.add_argument("--data_dir", help="folder of the published weights, if the run's is elsewhere now")
+    parser.add_argument("--data_dir", help="folder of the published sEH weights, if the run's is elsewhere now")
     arguments = parser.parse_args(argv)
     return command(lambda: write_samples(arguments), "nothing is written")
 
@@ -80,6 +80,8 @@ def write_samples(arguments: argparse.Namespace) -> None:
     """
     if min(arguments.n, arguments.seed, arguments.rounds + 1) < 1:
         raise ExperimentError("--n and --seed start at 1 and --rounds at 0: choose others")
+    if not arguments.out.name:
+        raise ExperimentError("--out is not the name of a file: write one, such as molecules.csv")
     picture = arguments.out.with_suffix(".png")
     if picture == arguments.out:
         raise ExperimentError(f"{picture} is the picture's name: choose another --out, such as molecules.csv")
@@ -90,6 +92,8 @@ def write_samples(arguments: argparse.Namespace) -> None:
     if not checkpoint.is_file():
         raise ExperimentError(f"{arguments.run} has no checkpoint yet: train longer, or name another run")
     if arguments.data_dir is not None:
+        if config.get("proxy") != "original":
+            raise ExperimentError("--data_dir has no effect on this run, whose reward needs no file: leave it out")
         config.data_dir = arguments.data_dir
     torch.set_num_threads(config.threads)
     with closing(TASKS[config.environment].make_task(config)) as task:

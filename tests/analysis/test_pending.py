@@ -10,7 +10,7 @@ from each import each
 from sweeps import config_of, lines
 
 from hypergrid.analysis import collect, pending
-from hypergrid.suite import RESULTS_VERSIONS
+from hypergrid.suite import NEWER, RESULTS_VERSIONS
 
 CHOICE = {"SEEDS": "1", "SCALE": "0.001", "OBJECTIVES": "tb", "APPROACHES": "tlm"}
 HARD, STANDARD = lines("hypergrid/sweeps/figure1.sh", ENVIRONMENTS="hard standard", **CHOICE)
@@ -55,7 +55,12 @@ def test_a_run_is_there_if_all_of_it_is(tmp_path, run, is_pending):
 
 @each(
     "suite,figure,objective,length",
-    [("hypergrid", "figure1", "tb", 1008), ("bitseq", "figure2", "tb", 800), ("mols", "qm9_figure2", "dqn", 2560)],
+    [
+        ("hypergrid", "figure1", "tb", 1008),
+        ("bitseq", "figure2", "tb", 800),
+        ("mols", "qm9_figure2", "dqn", 2560),
+        ("mols", "seh_small", "tb", 64),  # config.json has the network and the test set that were found
+    ],
 )
 def test_every_suite_leaves_out_what_it_has_in_the_order_of_the_lines(tmp_path, suite, figure, objective, length):
     choice = CHOICE | {"OBJECTIVES": objective, "APPROACHES": "uniform naive tlm", "SEEDS": "1 2"}
@@ -73,13 +78,16 @@ def test_varied_fields_tell_runs_apart(tmp_path):
     assert pending.pending([full, off, longer], [results]) == [full]
 
 
-def test_fields_that_are_newer_than_the_csv_do_not_count(tmp_path):
+def test_fields_that_are_newer_than_the_csv_have_the_value_that_they_had(tmp_path, monkeypatch):
     results = csv_of(tmp_path, [(HARD, 1008, VERSION)])
     path = results.with_suffix(".configs.json")
     text = path.read_text()
     assert '"algo.tied_trunk": true,' in text
     path.write_text(text.replace('"algo.tied_trunk": true,', '"general.threads": 9,'))  # old files have storage
-    assert pending.pending([HARD], [results]) == []
+    assert pending.pending([HARD], [results]) == [HARD]
+    monkeypatch.setitem(NEWER, "algo.tied_trunk", True)
+    other = f"{HARD} --algo.tied_trunk=false"
+    assert pending.pending([HARD, other], [results]) == [other]
 
 
 def test_the_command_reads_and_prints_lines(tmp_path, monkeypatch, capsys):

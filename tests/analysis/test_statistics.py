@@ -8,11 +8,13 @@ from each import each
 
 from hypergrid.analysis.statistics import (
     band,
+    compare,
     difference_of_means,
     interquartile_mean,
     interval,
     probability_of_improvement,
 )
+from hypergrid.suite import CHOICE
 
 
 @each(
@@ -87,3 +89,27 @@ def test_an_interval_resamples_both_sides_and_is_the_same_again():
 def test_few_seeds_have_no_interval(n):
     assert interval(probability_of_improvement, np.arange(n) + 10.0, np.arange(8.0)) is None
     assert interval(probability_of_improvement, np.arange(8.0), np.arange(n) + 10.0) is None
+
+
+@each(
+    "ours,verdict",
+    [
+        ((4, 5, 6, 7), "supported"),
+        ((3, 5, 6, 7), "supported"),
+        ((3, 4, 6, 7), "undecided"),
+        ((2, 5, 6, 7), "undecided"),
+        ((2, 4, 5, 7), "undecided"),
+    ],
+)
+def test_four_of_eight_ranks_are_decided_alike_on_both_sides(ours, verdict):
+    theirs = np.array(sorted({*range(8)} - {*ours}))
+    turned = {"supported": "contradicted", "undecided": "undecided"}[verdict]
+    assert compare(np.array(ours), theirs, "better", CHOICE).verdict == turned  # a distance: smaller is better
+    assert compare(theirs, np.array(ours), "better", CHOICE).verdict == verdict
+
+
+def test_runs_that_hardly_differ_are_not_better():
+    stuck, apart = np.array([1.0, 1.0001, 1.0002, 1.0003]), np.array([2.0, 2.0001, 2.0002, 2.0003])
+    assert compare(stuck, stuck + 0.0005, "better", CHOICE).verdict == "undecided"
+    assert compare(stuck, stuck + 0.001, "better", CHOICE).verdict == "supported"
+    assert compare(stuck, apart, "better", CHOICE).verdict == "supported"

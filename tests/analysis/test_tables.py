@@ -1,5 +1,7 @@
 """Collected CSV files read and checked, the number of a run, and the choice of the learning rate, by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,11 +45,27 @@ def test_of_a_run_at_two_lengths_the_longest_counts(tmp_path, capsys):
     assert not {"file"} & set(table)
 
 
+def test_runs_of_other_settings_are_refused_unless_they_vary_on_purpose(tmp_path):
+    configs = [{"algo.hidden_width": width, "general.n_trajectories": 16 * width} for width in (256, 64)]
+    files = [write_csv(tmp_path / f"{seed}.csv", grid_run(2.0, seed=seed)) for seed in (1, 2)]
+    for varying in (["algo.hidden_width"], []):
+        for file, config in zip(files, configs, strict=True):
+            packed = {"varying": varying, "common": {"env.name": "standard", "algo.name": "db"} | config, "runs": [{}]}
+            file.with_suffix(".configs.json").write_text(json.dumps(packed))
+        if varying:
+            assert len(read(*files)) == 4
+    with pytest.raises(ExperimentError, match=r"differ in algo.hidden_width \(256, 64\): name CSV files that agree"):
+        read(*files)
+    files[1].with_suffix(".configs.json").unlink()
+    assert len(read(*files)) == 4  # a CSV of nobody knows what
+
+
 def test_lengths_that_differ_are_said(tmp_path, capsys):
     read(write_csv(tmp_path / "a.csv", grid_run(2.0)))
     assert capsys.readouterr().err == ""
     rows = grid_run(2.0) + grid_run(2.0, points=(1600,), seed=2, git_hash="f" * 12)
-    read(write_csv(tmp_path / "b.csv", rows))
+    varied = [row | {"width": 1} for row in grid_run(2.0, seed=3)]  # which nothing in the other file is compared with
+    read(write_csv(tmp_path / "b.csv", rows), write_csv(tmp_path / "c.csv", varied, varied=["width"]))
     assert capsys.readouterr().err.splitlines() == [
         "warning: standard, db: runs end at steps 100 to 200; compared up to the first",
     ]

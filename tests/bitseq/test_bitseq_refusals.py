@@ -95,6 +95,11 @@ BAD = [
     ("--correlation_network both", "input should be"),
     ("--objective soft_dqn --m_alpha 0.2", "--m_alpha has no effect with --objective soft_dqn: leave it out"),
     ("--objective soft_dqn --m_l0=-3", "--m_l0 has no effect with --objective soft_dqn: leave it out"),
+    ("--objective dqn --m_alpha 0 --m_l0=-3", "--m_l0 has no effect with --m_alpha 0: leave it out"),
+    (
+        "--objective dqn --replay_priority_exponent 0 --replay_importance_exponent 0.5",
+        "--replay_importance_exponent has no effect with --replay_priority_exponent 0: leave it out",
+    ),
     (
         "--corr_every 0 --backward_approach uniform --target_decay 0.5",
         "--target_decay has no effect with --corr_every 0 and --backward_approach uniform: leave it out",

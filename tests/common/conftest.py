@@ -20,7 +20,7 @@ def suite(tmp_path) -> Path:
 def open_run(tmp_path, suite):
     """``open_run(if_exists, ...)``: the run folder of this test, looked at."""
 
-    def new(if_exists: str = "refuse", config: dict = CONFIG, results_version: int = 1) -> Run:
+    def new(if_exists: str = "refuse", config: dict = CONFIG, results_version: int = 1, **newer: object) -> Run:
         return Run(
             tmp_path / "tb-tlm" / "seed=3",
             config,
@@ -29,6 +29,7 @@ def open_run(tmp_path, suite):
             suite=suite,
             results_version=results_version,
             free=FREE,
+            newer=newer,
         )
 
     return new

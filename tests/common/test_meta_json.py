@@ -100,7 +100,9 @@ def test_device_threads_and_machine_of_each_stretch_are_recorded(open_run, monke
 
 def test_a_run_is_not_lost_when_the_working_directory_changes(tmp_path, suite, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = Run(Path("runs/seed=3"), CONFIG, if_exists="refuse", flag=FLAG, suite=suite, results_version=1, free=FREE)
+    run = Run(
+        Path("runs/seed=3"), CONFIG, if_exists="refuse", flag=FLAG, suite=suite, results_version=1, free=FREE, newer={}
+    )
     (tmp_path / "elsewhere").mkdir()
     with run.recorded(COLUMNS):
         run.write_row(row(1))

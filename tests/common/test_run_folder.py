@@ -116,6 +116,14 @@ def test_resume_refuses_a_field_more_or_less(open_run, change):
     assert "algo.m_alpha" in refusal(open_run, "resume", new)
 
 
+def test_resume_knows_what_an_older_run_had_in_the_place_of_a_newer_field(open_run):
+    newer = {"algo.m_alpha": 0.15, "algo.other": 1}  # the other is of another objective
+    unfinished(open_run(), steps=range(1, 3), checkpoint=2)
+    other, same = (CONFIG | {"algo": {**CONFIG["algo"], "m_alpha": value}} for value in (0.2, 0.15))
+    assert "was run with algo.m_alpha = 0.15, not 0.2" in refusal(lambda: open_run("resume", other, **newer))
+    begin(open_run("resume", same, **newer))
+
+
 def test_a_done_run_of_another_config_is_refused_too(open_run):
     train(open_run(), steps=range(1, 3), checkpoint=2)
     assert "algo.name" in refusal(open_run, "resume", CONFIG | {"algo": {**CONFIG["algo"], "name": "db"}})

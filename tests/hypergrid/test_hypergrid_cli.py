@@ -82,6 +82,14 @@ BAD_COMMANDS = [
     (command("perfect", "--algo.backward_approach=tlm"), "algo.backward_approach has no effect on 'perfect'"),
     (command("perfect", "--env.ndim=8"), "perfect draws from a list of all states"),
     (command("munchausen_dqn", "--algo.m_alpha=1"), "input should be"),
+    (
+        command("munchausen_dqn", "--algo.m_alpha=0", "--algo.m_l0=-3"),
+        "--algo.m_l0 has no effect with --algo.m_alpha 0: leave it out",
+    ),
+    (
+        command("soft_dqn", "--algo.replay_priority_exponent=0", "--algo.replay_importance_exponent=0.5"),
+        "--algo.replay_importance_exponent has no effect with --algo.replay_priority_exponent 0: leave it out",
+    ),
     (command("soft_dqn", "--general.n_trajectories=256"), "nothing is learned in 16 iterations"),
     (command("soft_dqn", "--algo.m_alpha=0.5"), "algo.m_alpha has no effect on 'soft_dqn'"),
     (["run"], "the following arguments are required: --general"),

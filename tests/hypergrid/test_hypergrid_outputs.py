@@ -1,6 +1,7 @@
 """What is made of finished runs: torchgfn estimators, one picture of several, a full disk's old one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_run_on_a_grid_too_large_to_list_loads_and_has_no_distances_to_draw(tm
     )
     assert plots.main([str(run), "--out", str(tmp_path / "picture.png")]) == 2
     assert "is of a grid too large to list" in capsys.readouterr().err
-    assert slices.main([str(run)]) == 2
+    assert slices.main([str(run), "--out", str(tmp_path / "slices.csv")]) == 2
     assert "is of a grid too large to list" in capsys.readouterr().err
 
 
@@ -129,10 +130,10 @@ def test_a_slice_of_little_mass_does_not_count():
 
 
 def test_a_line_a_run_of_what_it_lacks(tmp_path, capsys):
-    run = HYPERGRID.run("subtb", tmp_path, backward_approach="tlm")
-    capsys.readouterr()
-    assert slices.main([str(tmp_path)]) == 0
-    header, line = (text.split(",") for text in capsys.readouterr().out.splitlines())
+    run = HYPERGRID.run("subtb", tmp_path / "one", backward_approach="tlm")
+    out = tmp_path / "slices.csv"
+    assert slices.main([str(run), "--out", str(out)]) == 0
+    header, line = (text.split(",") for text in out.read_text().splitlines())
     row = dict(zip(header, line, strict=True))
     assert (row["objective"], row["approach"], row["seed"]) == ("subtb", "tlm", run.name.split("=")[1])
     agent = load_agent(run)
@@ -141,6 +142,23 @@ def test_a_line_a_run_of_what_it_lacks(tmp_path, capsys):
     assert float(row["part_of_its_due"]) == pytest.approx(parts.min(), abs=1e-3)
     assert (int(row["coordinate"]) - 1, int(row["value"])) == np.unravel_index(parts.argmin(), parts.shape)
     assert float(row["exact_total_variation"]) == pytest.approx(abs(learned - true).sum() / 2, abs=1e-4)
+
+
+def test_lines_of_other_runs_stay(tmp_path, capsys):
+    run, out = HYPERGRID.run("subtb", tmp_path / "one"), tmp_path / "slices.csv"
+    assert slices.main([str(run), "--out", str(out)]) == 0
+    other, written = HYPERGRID.run("db", tmp_path / "two"), out.read_text()
+    out.write_text(written.rpartition(",")[0] + ",9\n")  # an old number
+    assert slices.main([str(other), str(run), "--out", str(out)]) == 0
+    assert sorted(written.splitlines()) == sorted(line for line in out.read_text().splitlines() if ",db," not in line)
+    assert out.read_text().count(",db,") == 1
+    before = out.read_text()
+    (other / "checkpoint.pt").write_text("torn")
+    assert slices.main([str(other), "--out", str(out)]) == 2
+    assert out.read_text() == before
+    shutil.copytree(run, tmp_path / "again")
+    assert slices.main([str(run), str(tmp_path / "again"), "--out", str(out)]) == 2
+    assert "two of the runs are" in capsys.readouterr().err
 
 
 def test_pictures_that_do_not_fit_on_the_disk_leave_the_old_ones(tmp_path, small_disk, monkeypatch, capsys):

@@ -129,3 +129,6 @@ class GapProxy:
             homo, lumo = self.network(*map(torch.from_numpy, collate(graphs[first : first + CHUNK]))).T
             gaps.append(lumo - homo)
         return torch.cat(gaps)
+
+    def close(self) -> None:
+        """Nothing to end: it has no workers."""

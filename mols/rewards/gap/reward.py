@@ -3,7 +3,6 @@
 g in Hartree; g5, gmin and gmax are its 5th percentile, least and largest value over QM9. A smaller gap is better.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from rdkit import Chem
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from mols.molecules.qm9 import EV_PER_HARTREE, GAP_MAX, GAP_MIN, GAP_PERCENTILE_5
 from mols.rewards.base import Proxy, Reward
-from mols.rewards.gap.proxy import GapProxy
 
 
 class Gaps(Proxy[Chem.Mol], Protocol):
@@ -19,20 +17,6 @@ class Gaps(Proxy[Chem.Mol], Protocol):
 
     def close(self) -> None:
         """End the worker processes."""
-
-
-class EmbeddedGap:
-    """Gaps in eV by the network whose weights come with this package; it reads the graph alone."""
-
-    def __init__(self) -> None:
-        self._proxy = GapProxy.load()
-
-    def __call__(self, molecules: Sequence[Chem.Mol]) -> Tensor:
-        """(N,) gaps in eV."""
-        return self._proxy(molecules)
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class GapReward(Reward):

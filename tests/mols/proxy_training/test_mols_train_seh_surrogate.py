@@ -19,7 +19,7 @@ from mols.rewards.seh.features import featurise
 from mols.rewards.seh.reward import SehReward
 from mols.rewards.seh.surrogate import SehSurrogate
 
-PARTS = ["random.csv", "run_1.csv", "run_2.csv", "search.csv"]
+PARTS = [f"{name}_seed={seed}.csv" for seed, name in enumerate(("random", "run_1", "run_2", "search"), 1)]
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +55,10 @@ def test_the_parts_are_labelled_by_the_published_network_and_made_once(tmp_path,
 
 def test_a_damaged_part_is_said(tmp_path, capsys):
     for text in ("smiles,raw\nC,x\n", "SMILES\nC\n"):
-        (tmp_path / "random.csv").write_text(text)
+        (tmp_path / PARTS[0]).write_text(text)
         assert main(["--run_dir", str(tmp_path)]) == 2
         error = capsys.readouterr().err
-        assert error == f"error: {tmp_path / 'random.csv'} is damaged: delete it, so that it is made again\n"
+        assert error == f"error: {tmp_path / PARTS[0]} is damaged: delete it, so that it is made again\n"
 
 
 def test_taking_apart_and_finishing():

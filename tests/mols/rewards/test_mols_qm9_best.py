@@ -21,7 +21,7 @@ def run_of(tmp_path):
         config = {"environment": "qm9", "objective": "tb", "backward_approach": "tlm", "seed": 3} | config
         (directory / "config.json").write_text(json.dumps(config))
         raw = torch.tensor([gap for _, gap in evaluated], dtype=torch.float64)
-        reward = {"smiles": "\n".join(smiles for smiles, _ in evaluated), "raw": raw, "n_invalid": 0}
+        reward = {"smiles": "\n".join(smiles for smiles, _ in evaluated), "raw": raw}
         torch.save({"step": 1, "agent": {"reward": reward}}, directory / "checkpoint.pt")
         return directory
 

@@ -23,7 +23,7 @@ from mols.common import provenance
 from mols.common.options import option
 from mols.common.run_folder import COMMON_COLUMNS, read_metrics
 from mols.molecules import qm9 as data
-from mols.rewards.gap import reward as gap_reward
+from mols.rewards.gap import proxy as gap_proxy
 from mols.rewards.mxmnet import gaps as mxmnet_gaps
 from mols.rewards.mxmnet.network import MXMNet
 from mols.tasks import qm9, sample, seh_frag
@@ -314,7 +314,7 @@ def test_a_damaged_package_is_said(tmp_path, monkeypatch, capsys):
     argv = small(tmp_path / "runs")
     monkeypatch.setattr(data.read_test_set, "__defaults__", (tmp_path / "none.csv",))
     refused(argv, "is not the QM9 test set", tmp_path, capsys, qm9)
-    monkeypatch.setattr(gap_reward.GapProxy.load.__func__, "__defaults__", (tmp_path / "none.pt", None))
+    monkeypatch.setattr(gap_proxy.GapProxy.load.__func__, "__defaults__", (tmp_path / "none.pt", None))
     refused(argv, "fetch it from the repository", tmp_path, capsys, qm9)
 
 

@@ -116,6 +116,9 @@ BAD = [
     ("--algo subtb --not_dueling", "--not_dueling has no effect with --algo subtb"),
     ("--algo soft_dqn --m_alpha 0.2", "--m_alpha has no effect with --algo soft_dqn: leave it out"),
     ("--algo soft_dqn --m_l0=-3", "--m_l0 has no effect with --algo soft_dqn: leave it out"),
+    ("--algo dqn --m_alpha 0 --m_l0=-3", "--m_l0 has no effect with --m_alpha 0: leave it out"),
+    ("--rp 0 --ap exp", "--ap has no effect with --rp 0: leave it out"),
+    ("--reward qed --reward_changed", "--reward_changed has no effect with --if_exists refuse: leave it out"),
 ]
 
 

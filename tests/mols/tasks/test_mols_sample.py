@@ -234,6 +234,17 @@ def test_a_picture_has_another_name_than_the_csv(runs, take):
     assert status == 2 and "m.png is the picture's name: choose another --out" in err
 
 
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_an_output_without_a_name(out, runs, capsys):
+    assert sample.main([str(runs["seh_frag"]), "--out", out]) == 2
+    assert capsys.readouterr().err.startswith("error: --out is not the name of a file: write one")
+
+
+def test_a_folder_of_weights_that_the_run_does_not_need(runs, take, tmp_path):
+    for run in runs.values():
+        refused(take(run, "--data_dir", "there"), "--data_dir has no effect on this run", tmp_path)
+
+
 def test_an_output_folder_that_is_not_there(runs, take):
     status, _, err, _ = take(runs["seh_frag"], out="none/m.csv")
     assert status == 2 and "is not a folder: make it" in err
