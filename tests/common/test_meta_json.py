@@ -77,7 +77,7 @@ def test_meta_says_that_a_run_stopped_on_a_full_disk(open_run, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(suite, tmp_path):
     """/proc stands for a read-only disk: the tests may run as root, whom the mode of a folder does not stop."""
-    options = {"if_exists": "refuse", "flag": FLAG, "suite": suite, "results_version": 1, "free": FREE}
+    options = {"if_exists": "refuse", "flag": FLAG, "suite": suite, "results_version": 1, "free": FREE, "newer": {}}
     run = Run(Path("/proc/runs/seed=3"), CONFIG, **options)
     assert refusal(begin, run).startswith("cannot create the folder /proc/runs/seed=3 (")
     (tmp_path / "file").touch()
