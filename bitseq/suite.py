@@ -20,8 +20,7 @@ IDENTITY = {
 # Fields whose product is a run's length in trajectories.
 LENGTH = ("num_iterations", "batch_size")
 BACKWARD_LEARNING_RATE = "backward_learning_rate"
-# Fields that older runs lack, and what they had in their place.
-NEWER = {"good_trajectories": 0, "correlation_network": "online"}
+NEWER = {"good_trajectories": 0}  # fields that older runs lack, and what they had in their place
 # Fields whose other values make an environment of their own.
 OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"M_size": (60,), "mode_threshold": (30, 2), "reward_exponent": (2.0,)}
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach

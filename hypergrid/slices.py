@@ -3,8 +3,8 @@
     python -m hypergrid.slices RUNS... --out slices.csv
 
 RUNS are run folders or folders above them; runs that are not done are left out. Lines that the CSV has of other runs
-stay, so that their folders may be gone. A slice is all states with one value
-of one coordinate. A sampler without exploration noise can stop visiting one for good, and ``l1_dist`` hardly shows it.
+stay, so that their folders may be gone. A slice is all states with one value of one coordinate. A sampler without
+exploration noise can stop visiting one for good, and ``l1_dist`` hardly shows it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from hypergrid.torchgfn.estimators import load_agent
 
 # A slice with less of the mass than this is left out: its relative error says little.
 SMALLEST_SHARE = 0.005
-WHICH = ["environment", "objective", "approach", "seed", "trajectories", "results_version"]
+WHICH = ["environment", "objective", "approach", "learning_rate", "seed", "trajectories", "results_version"]
 
 
 def slice_masses(distribution: np.ndarray, ndim: int, height: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def describe(run: Path) -> dict[str, str]:
     coordinate, value, part = least_served(*masses)
     config, origin = read_origin(run)
     who = identity(config)
-    return {name: str(who[name]) for name in WHICH[:4]} | {
+    return {name: str(who[name]) for name in WHICH[:5]} | {
         "trajectories": str(config["general.n_trajectories"]),
         "results_version": origin["results_version"],
         "exact_total_variation": f"{distances(learned, true)['total_variation']:.4f}",
@@ -70,16 +70,21 @@ def describe(run: Path) -> dict[str, str]:
 def collect_slices(paths: list[Path], out: Path) -> int:
     """Write the CSV; lines that it has of other runs stay. Returns the number of its lines.
 
-    Raises ExperimentError where a run or the CSV cannot be read, or two of the runs would have the same line.
+    Raises:
+        ExperimentError: a run or the CSV cannot be read, or two lines of one run would differ.
     """
     lines = pd.DataFrame([describe(run) for run in find_runs(paths, unfinished=False)])
-    if lines.duplicated(WHICH).any():
-        which = ", ".join(lines.loc[lines.duplicated(WHICH), WHICH].iloc[0])
-        raise ExperimentError(f"two of the runs are {which}: name one of them")
     if out.exists():
-        lines = pd.concat([read_cells(out), lines]).drop_duplicates(WHICH, keep="last")
+        old = read_cells(out)
+        if list(old) != list(lines):
+            raise ExperimentError(f"{out} is not a CSV of this command: name another --out")
+        lines = pd.concat([old, lines])
+    lines = lines.drop_duplicates().sort_values(WHICH)
+    if len(twice := lines[lines.duplicated(WHICH)]):
+        run = ", ".join(twice[WHICH].iloc[0])
+        raise ExperimentError(f"the run ({run}) is there twice, with different numbers: name one, or another --out")
     with written(out) as file:
-        lines.sort_values(WHICH).to_csv(file, index=False, lineterminator="\n")
+        lines.to_csv(file, index=False, lineterminator="\n")
     return len(lines)
 
 

@@ -26,7 +26,7 @@ NEWER = {"charges": "paper", "precision": "float32"}  # fields that older runs l
 OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {
     **{name: (usual,) for name, usual in NEWER.items()},
     **{"width": (128,), "n_layers": (8,), "max_fragments": (8,), "max_atoms": (8,)},
-    **{"reward": (), "proxy": ("original", "embedded", "mxmnet", "")},
+    **{"reward": (), "proxy": ("auto", "original", "embedded", "mxmnet", "")},
 }
 OF_APPROACH = ("rand_pb_init", "no_sampling_model")  # fields that follow from the approach
 

@@ -58,7 +58,7 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 
     Of an objective's runs those of its newest results version count, of a run that files have at different lengths the
     longest. Raises ExperimentError where a file is missing, empty, damaged, of another suite or no collected CSV, or
-    two hold the same run at the same length with other numbers, or runs whose configurations differ.
+    two hold the same run at the same length with other numbers, or their configurations differ.
     """
     files = [_read_checked(path).assign(file=number) for number, path in enumerate(paths)]
     require_alike(paths)

@@ -163,7 +163,8 @@ def train(
         shown: its ``main_metric``, ``tensorboard`` and ``wandb_project``.
 
     Raises:
-        ExperimentError: a loss or a metric is not finite; names the step and the last good checkpoint.
+        ExperimentError: a loss or a metric is not finite (names the step and the last good checkpoint), the checkpoint
+            is damaged, or what is to be shown cannot be.
     """
     first, n_steps = run.restore(agent), agent.n_steps
     with tracker(

@@ -17,11 +17,13 @@ from typing import Any
 
 from ..common.run_folder import flatten
 from ..common.terminal import ExperimentError, command
-from ..suite import IDENTITY, LENGTH, RESULTS_VERSIONS, configuration
+from ..suite import IDENTITY, LENGTH, NEWER, RESULTS_VERSIONS, configuration
 from .collect import run_columns
 from .configs import STORAGE, read_configs
 from .merging import name_runs, plain, read_collected
 from .tables import SUITE, new_parser
+
+AUTO = "auto"
 
 
 class Results:
@@ -42,9 +44,10 @@ class Results:
 
 
 def _agree(asked: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a configuration has what is asked for, seed and storage apart."""
-    fields = [key for key in asked.keys() - {IDENTITY["seed"]} if key.split(".")[-1] not in STORAGE]
-    return all(asked[field] == other.get(field) for field in fields)
+    """Whether a configuration is what is asked for; seed, storage and what the machine is to decide apart."""
+    free = {IDENTITY["seed"], *(key for key, value in asked.items() if value == AUTO)}
+    fields = {key for key in asked.keys() | other.keys() - NEWER.keys() if key.split(".")[-1] not in STORAGE}
+    return all(asked.get(field) == other.get(field) for field in fields - free)
 
 
 def read_line(line: str) -> dict[str, Any]:

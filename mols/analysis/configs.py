@@ -94,11 +94,11 @@ def read_configs(out: Path, varying: list[str]) -> tuple[list[dict[str, Any]], l
 
 
 def require_alike(paths: Sequence[Path]) -> None:
-    """Refuse CSV files whose runs ``collect`` would not put into one; of fields that vary on purpose it says nothing.
+    """Refuse CSV files whose runs ``collect`` would not put into one; fields that vary on purpose do not count.
 
     Raises ExperimentError as ``require_comparable`` does, or where configurations beside a CSV are damaged.
     """
     beside = [read_configs(path, []) for path in paths if sidecar_of(path).exists()]
-    configs = [config for found, varying in beside if not varying for config in found]
-    if configs:
-        require_comparable(configs, LENGTH, "name CSV files that agree")
+    varying = [field for _, fields in beside for field in fields]
+    if configs := [config for found, _ in beside for config in found]:
+        require_comparable(configs, [*LENGTH, *varying], "name CSV files that agree")

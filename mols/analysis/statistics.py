@@ -13,7 +13,7 @@ A verdict looks at one number, and where it lies if the expectation is right:
     not better   the same difference, below the margin in our favour
 
 supported if the interval lies there as a whole, contradicted if it lies elsewhere as a whole, undecided otherwise.
-Where the difference is 0 for all that matters (``LEVEL``), nothing is better.
+Where all runs are as good as equal (``LEVEL``), nothing is better.
 This file is the same, byte for byte, in every suite.
 """
 
@@ -131,11 +131,11 @@ def compare(ours: np.ndarray, theirs: np.ndarray, expected: str, metric: Metric,
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, expected: str, margin: float) -> str:
+    if expected == "better" and np.ptp([*ours, *theirs]) < LEVEL * margin:
+        return UNDECIDED
     statistic, region = RULES[expected]
     edges, (start, end) = interval(statistic, ours, theirs), region(margin)
     if edges is None or (margin == 0 and expected != "better"):  # a tenth of no modes says nothing
-        return UNDECIDED
-    if expected == "better" and np.ptp([*ours, *theirs]) < LEVEL * margin:
         return UNDECIDED
     if start < edges[0] and edges[1] < end:
         return SUPPORTED

@@ -8,6 +8,6 @@
 # 1,000 iterations instead of 20,000.
 set -euo pipefail
 task=seh_frag
-options=" --proxy original --test_set original --width 64 --n_layers 2 --batch_size 64"
+options=" --width 64 --n_layers 2 --batch_size 64"
 full=1000 seeds="1 2 3 4" rates="0.001"
 . "$(dirname "${BASH_SOURCE[0]}")/grid.sh"

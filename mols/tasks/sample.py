@@ -93,7 +93,7 @@ def write_samples(arguments: argparse.Namespace) -> None:
         raise ExperimentError(f"{arguments.run} has no checkpoint yet: train longer, or name another run")
     if arguments.data_dir is not None:
         if config.get("proxy") != "original":
-            raise ExperimentError("--data_dir has no effect on this run, whose reward needs no file: leave it out")
+            raise ExperimentError("--data_dir is of sEH's published weights, which this run does not use: leave it out")
         config.data_dir = arguments.data_dir
     torch.set_num_threads(config.threads)
     with closing(TASKS[config.environment].make_task(config)) as task:

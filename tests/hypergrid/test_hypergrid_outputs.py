@@ -1,7 +1,6 @@
 """What is made of finished runs: torchgfn estimators, one picture of several, a full disk's old one."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +147,6 @@ def test_lines_of_other_runs_stay(tmp_path, capsys):
     run, out = HYPERGRID.run("subtb", tmp_path / "one"), tmp_path / "slices.csv"
     assert slices.main([str(run), "--out", str(out)]) == 0
     other, written = HYPERGRID.run("db", tmp_path / "two"), out.read_text()
-    out.write_text(written.rpartition(",")[0] + ",9\n")  # an old number
     assert slices.main([str(other), str(run), "--out", str(out)]) == 0
     assert sorted(written.splitlines()) == sorted(line for line in out.read_text().splitlines() if ",db," not in line)
     assert out.read_text().count(",db,") == 1
@@ -156,9 +154,12 @@ def test_lines_of_other_runs_stay(tmp_path, capsys):
     (other / "checkpoint.pt").write_text("torn")
     assert slices.main([str(other), "--out", str(out)]) == 2
     assert out.read_text() == before
-    shutil.copytree(run, tmp_path / "again")
-    assert slices.main([str(run), str(tmp_path / "again"), "--out", str(out)]) == 2
-    assert "two of the runs are" in capsys.readouterr().err
+    out.write_text(written.rpartition(",")[0] + ",9\n")
+    assert slices.main([str(run), "--out", str(out)]) == 2
+    assert "is there twice, with different numbers: name one" in capsys.readouterr().err
+    out.write_text("environment,objective\n")
+    assert slices.main([str(run), "--out", str(out)]) == 2
+    assert "is not a CSV of this command: name another --out" in capsys.readouterr().err
 
 
 def test_pictures_that_do_not_fit_on_the_disk_leave_the_old_ones(tmp_path, small_disk, monkeypatch, capsys):

@@ -97,7 +97,7 @@ def test_a_molecule_without_a_gap_is_invalid_and_never_has_anothers_reward(expon
     assert again.smiles == scores.smiles and torch.equal(again.log_reward, scores.log_reward)
 
 
-def test_an_evaluation_does_not_count_what_is_invalid():
+def test_an_evaluation_keeps_nothing():
     reward = GapReward(Recorder(NONE, 1.0))
     scores = reward(molecules("CO", None, "C"), training=False)
     assert scores.smiles == [None, None, "C"] and scores.log_reward[:2].tolist() == [-75.0, -75.0]
@@ -124,7 +124,6 @@ def test_the_embedded_network_is_the_committed_one_in_electronvolt():
     smiles, gaps = read_test_set()
     some = molecules(*smiles[::12])
     network = GapProxy.load()
-    assert torch.equal(network(some), GapProxy.load()(some))
     assert (network(some) - torch.from_numpy(gaps[::12]) * HARTREE).abs().mean() < 0.15
     reward = GapReward(network)(some).reward.double().numpy()
     true = np.clip(1 - (gaps[::12] - 0.176) / (0.6221 - 0.0246), 1e-4, 2)

@@ -242,7 +242,11 @@ def test_an_output_without_a_name(out, runs, capsys):
 
 def test_a_folder_of_weights_that_the_run_does_not_need(runs, take, tmp_path):
     for run in runs.values():
-        refused(take(run, "--data_dir", "there"), "--data_dir has no effect on this run", tmp_path)
+        refused(
+            take(run, "--data_dir", "there"),
+            "sEH's published weights, which this run does not use",
+            tmp_path,
+        )
 
 
 def test_an_output_folder_that_is_not_there(runs, take):
