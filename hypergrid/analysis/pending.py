@@ -23,7 +23,7 @@ from .configs import STORAGE, read_configs
 from .merging import name_runs, plain, read_collected
 from .tables import SUITE, new_parser
 
-AUTO = "auto"
+AUTO = "auto"  # what the machine decides: config.json has the outcome
 
 
 class Results:
