@@ -1,6 +1,7 @@
 """The rows of a collected CSV, and how those of new runs join them.
 
-Cells stay as they were written: a table of runs holds text. This file is the same, byte for byte, in every suite.
+A table of runs holds text. Cells stay as they were written, but measured numbers are kept to 7 significant digits.
+This file is the same, byte for byte, in every suite.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,8 +12,9 @@ import pandas as pd
 
 from ..common.terminal import ExperimentError
 from ..suite import IDENTITY
-from .tables import INCIDENTAL, read_cells
+from .tables import INCIDENTAL, STRETCHES, read_cells
 
+DIGITS = 7  # of a measured number: single precision has no more
 PROVENANCE = ("results_version", "git_hash")  # the last columns; runs of an objective share the first
 
 
@@ -21,7 +23,7 @@ def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
     Raises ExperimentError where a run has other numbers in another table; how long it took does not matter.
     """
-    rows = pd.concat(tables, keys=range(len(tables))).fillna("")
+    rows = _shorten(pd.concat(tables, keys=range(len(tables))).fillna(""))
     names, number = name_runs(rows), pd.Series(rows.index.get_level_values(0), rows.index)
     seen: dict[Hashable, pd.DataFrame] = {}
     compared = rows.drop(columns=[*INCIDENTAL], errors="ignore")
@@ -33,6 +35,20 @@ def merge_runs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     measured = [column for column in rows if column not in PROVENANCE]
     first = number == number.groupby(names).transform("min")
     return rows.loc[first, [*measured, *PROVENANCE]].reset_index(drop=True)
+
+
+def _shorten(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what was measured, which is what stands behind the step, to 7 significant digits."""
+    measured = rows.columns[rows.columns.get_loc("step") :].difference([*PROVENANCE, STRETCHES])
+    return rows.assign(**rows[measured].map(_significant))
+
+
+def _significant(text: str) -> str:
+    """A number to 7 significant digits; a whole one and what is no number as it stands."""
+    try:
+        return text if text.isdecimal() else f"{float(text):.{DIGITS}g}"
+    except ValueError:
+        return text
 
 
 def name_runs(rows: pd.DataFrame) -> pd.Series:

@@ -3,10 +3,11 @@
     python -m <suite>.analysis.collect RUNS... --out results/<name>.csv [--varying FIELD ...] [--append] [--unfinished]
 
 RUNS are run folders or folders above them. One row per kept evaluation, at most 200 a run, the last always among
-them. Runs whose configurations differ in anything but environment, objective, approach, learning rate and seed are
-refused unless ``--varying`` names the field, which is then a column behind the seed; so are runs of one objective with
-different results versions. Runs that are not done are left out unless ``--unfinished`` takes them. Of a run that went
-on elsewhere than it started, the column stretches says where: cpu x1; cuda x1 is one thread on the CPU, then a GPU.
+them; measured numbers to 7 significant digits. Runs whose configurations differ in anything but environment,
+objective, approach, learning rate and seed are refused unless ``--varying`` names the field, which is then a column
+behind the seed; so are runs of one objective with different results versions. Runs that are not done are left out
+unless ``--unfinished`` takes them. Of a run that went on elsewhere than it started, the column stretches says where:
+cpu x1; cuda x1 is one thread on the CPU, then a GPU.
 
 Beside the CSV, <name>.configs.json holds the configurations. With them, ``--append`` adds runs to a CSV whose own run
 folders are gone: a run that it has already is not repeated, one that does not belong there is refused. Without

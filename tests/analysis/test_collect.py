@@ -77,6 +77,19 @@ def test_a_run_with_other_numbers_does_not_join(command, tmp_path):
         assert status == 2 and "the run standard, db, tlm, 0.001, 1 is there twice" in said and left == rows
 
 
+def test_what_was_measured_has_seven_digits_and_its_run_joins_a_csv_with_more(command, tmp_path):
+    measured = (123456789, 1975308624, 98765432.1, -0.1, 1.0854223619844338e-05, "")
+    write_run(tmp_path / "a", rows=[measured], learning_rate=0.00123456789)
+    (row,) = command(tmp_path / "a")[2]
+    shown = ["123456789", "1975308624", "9.876543e+07", "-0.1", "1.085422e-05", ""]
+    assert [row[name] for name in COLUMNS] == shown
+    assert row["learning_rate"] == "0.00123456789" and row["git_hash"] == "a" * 12
+    path = tmp_path / "out" / "all.csv"
+    path.write_text(path.read_text().replace("1.085422e-05", str(measured[4])))  # as collect once wrote it
+    status, _, rows = command(tmp_path / "a", "--append")
+    assert status == 0 and rows == [row]
+
+
 def test_a_mixture_is_refused_by_the_configurations_that_are_kept(command, tmp_path):
     write_run(tmp_path / "a")
     command(tmp_path / "a")
