@@ -3,8 +3,9 @@
     python -m bitseq.benchmark [--rounds 5] [--seconds 1] [--objectives tb db ...] [--approaches uniform tlm ...]
 
 Every contender trains on the default strings (n 120, k 8), batch 16, one thread. Contenders take turns, round after
-round, so that a slow spell of the machine hits all of them; medians over rounds are printed. Metrics are what a row of
-metrics.csv costs, spread over the steps between two rows; the reward correlation has a table of its own.
+round, so that a slow spell of the machine hits all of them; medians over rounds are printed, ms an iteration. Losses
+are forward passes; updates are gradients, optimisers and targets; metrics are what a row of metrics.csv costs, spread
+over the steps between two rows. The reward correlation has a table of its own.
 
 The limit is the time that the matrix products of Algorithm 1 alone would take at the speed of one large product,
 measured in the same run: a rollout and a target are one pass over their states, a gradient three. Passes of P_B count
@@ -78,12 +79,13 @@ def measure(objective: str, approaches: list[str], rounds: int, seconds: float) 
 
 
 def warm_agent(objective: str, approach: str) -> LearningAgent:
-    """A default agent of seed 1 after some iterations."""
+    """A default agent of seed 1 after some iterations and an evaluation, whose first takes longer."""
     argv = ["--objective", objective, "--backward_approach", approach, "--device", "cpu"]
     argv += ["--start_learning", "1"] if objective in settings.DQN else []
     agent = make_agent(settings.parse(argv))
     for _ in range(WARMUP):
         train_step(agent)
+    agent.evaluate(agent.config.validate_every)
     return agent
 
 

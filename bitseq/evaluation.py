@@ -89,9 +89,9 @@ class ModeTracker:
         return int((self.seen_at >= max(0, self._n_sampled - N_CURRENT)).sum())
 
     def metrics(self) -> dict[str, float]:
-        """modes_found, modes_current; mean_reward and mean_log_reward (nats) of the strings since the last call."""
+        """modes_found, modes_current; of strings since the last call, if any, mean_reward, mean_log_reward (nats)."""
         count = self._recent["strings"]
-        means = {f"mean_{name}": self._recent[name] / count for name in ("reward", "log_reward")}
+        means = {f"mean_{name}": self._recent[name] / count for name in ("reward", "log_reward") if count}
         self._recent = dict.fromkeys(self._recent, 0.0)
         return {"modes_found": self.modes_found, "modes_current": self.modes_current, **means}
 

@@ -1,10 +1,10 @@
 """Pictures of a run: ``curves.png``, the metrics, and ``modes.png``, what was found when and the best strings."""
 
-import json
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from ml_collections import ConfigDict
 
 from bitseq.agents.base import LearningAgent
 from bitseq.analysis.labels import COLOURS
@@ -34,10 +34,10 @@ def draw_run(directory: Path, agent: LearningAgent) -> None:
     """Write ``curves.png`` and ``modes.png`` into a run folder.
 
     Args:
-        directory: the run folder, with its config.json and metrics.csv.
+        directory: the run folder, with its metrics.csv.
         agent: the trained one.
     """
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = agent.config
     colour = COLOURS[config["backward_approach"]]
     heading = (
         f"bit strings n={config['n']}, k={config['k']}: {config['objective']}, P_B {config['backward_approach']}, "
@@ -47,7 +47,7 @@ def draw_run(directory: Path, agent: LearningAgent) -> None:
     _draw_modes(directory / "modes.png", agent, colour, heading)
 
 
-def _draw_curves(directory: Path, config: dict, colour: str, heading: str) -> None:
+def _draw_curves(directory: Path, config: ConfigDict, colour: str, heading: str) -> None:
     metrics = read_metrics(directory)
     steps = np.array(metrics["step"])
     figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")

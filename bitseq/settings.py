@@ -134,7 +134,7 @@ class EvaluationSettings(Group):
     corr_every: int = option(
         10_000, "steps between reward correlations, half a minute each; 0: never", ge=0, paper="2000"
     )
-    corr_num_rounds: int = option(10, "backward trajectories per test string", ge=1, le=1e6)
+    corr_num_rounds: int = option(10, "backward trajectories per test string", ge=1, le=1_000)
     correlation_network: Literal["target", "online"] = option(
         "target", "whose P_F and P_B are correlated; target: the whole model's"
     )

@@ -22,7 +22,7 @@ LENGTH = ("num_iterations", "batch_size")
 BACKWARD_LEARNING_RATE = "backward_learning_rate"
 NEWER = {"good_trajectories": 0}  # fields that older runs lack, and what they had in their place
 # Fields whose other values make an environment of their own.
-OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"M_size": (60,), "mode_threshold": (30, 2), "reward_exponent": (2.0,)}
+OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"M_size": (60,), "mode_threshold": (30,), "reward_exponent": (2.0,)}
 OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
@@ -32,7 +32,7 @@ DECAY = ("gamma", 1.0)  # of P_B's learning rate; off from this value on
 
 ENVIRONMENTS = {"n=120-k=8": "bit strings"}
 # Environment of a smaller setting: the paper's that it takes the place of.
-SMALL = {"n=32-k=4": "n=120-k=8"}
+SMALL = {"n=32-k=4 mode_threshold=2": "n=120-k=8"}
 _CURVES: dict[str, Any] = {
     "environments": ENVIRONMENTS,
     "x": "step",

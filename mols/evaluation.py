@@ -16,6 +16,7 @@ from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
 MAX_SIMILARITY = 0.7
 N_TOP = 100
+MEANS = {"mean_reward": "reward", "mean_log_reward": "log_reward", "invalid_share": "invalid"}  # since the last row
 
 
 class Found(NamedTuple):
@@ -129,14 +130,11 @@ class MoleculeTracker:
         return [(smiles, reward) for reward, _, smiles in sorted(self._top, reverse=True)]
 
     def metrics(self) -> dict[str, float]:
-        """Modes and the best molecules so far; since the last call, means of r and log R, share of invalid ones."""
-        count = self._recent["molecules"]
-        top = self.top
+        """Modes and the best molecules so far; of what came since the last call, if any, the ``MEANS``."""
+        count, top = self._recent["molecules"], self.top
         metrics = {f"modes_found_{c.threshold:g}": len(c.modes) for c in self.counters}
+        metrics |= {name: self._recent[part] / count for name, part in MEANS.items() if count}
         metrics |= {
-            "mean_reward": self._recent["reward"] / count,
-            "mean_log_reward": self._recent["log_reward"] / count,
-            "invalid_share": self._recent["invalid"] / count,
             "top_100_reward": float(np.mean([reward for _, reward in top])) if top else 0.0,
             "top_100_diversity": diversity([smiles for smiles, _ in top]),
         }

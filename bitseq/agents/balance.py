@@ -43,7 +43,7 @@ class BalanceAgent(LearningAgent):
         return joined(batch, backward_trajectories(strings, backward, self.environment, self.streams.replay))
 
     def forward_loss(self, batch: Transitions) -> Tensor:
-        """The objective's mean loss over the current batch, divided by the length of a trajectory."""
+        """The objective's mean loss over the batch and its good trajectories, divided by the length of a trajectory."""
         batch = self._with_good_trajectories(batch)
         shares_features = self.approach.scored in ("online", "online_detached")
         features = self.policies.trunk(batch.visited if shares_features else batch.states)

@@ -143,7 +143,7 @@ class LearningAgent(ABC):
             return taken_log_pb(policy.log_probs(next_states, hidden), actions, self.environment.n_words)
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """The metrics due at this step; the last step gets all of them."""
+        """The metrics due at this step, at the last one all that are switched on; means are since the last call."""
         with evaluation.evaluation_mode(self.policies):
             log_pb = self.policies.backward.log_probs(self._last_states)
             deviation = uniform_deviation(log_pb, self.environment.backward_mask(self._last_states)).item()

@@ -28,7 +28,7 @@ class LearnedBackward(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def log_probs(self, states: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(M, L) states -> (M, L) log P_B in nats; ``hidden`` spares the trunk where it is known."""
+        """(M, L) states -> (M, L) log P_B, nats, illegal ones about -1e38; ``hidden`` spares the trunk where known."""
         hidden = self.trunk(states, begin_only=True) if hidden is None else hidden
         return self.head(hidden[:, 0]).masked_fill(states == self.empty, MASKED).log_softmax(-1)
 

@@ -17,6 +17,7 @@ for technique in ${TECHNIQUES:=decay target initialisation}; do
     [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
         { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
 done
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-2 3 4 5}; do
     for rate in ${LEARNING_RATES:-0.001}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
@@ -31,7 +32,7 @@ for seed in ${SEEDS:-2 3 4 5}; do
                 case $objective in *dqn) replay=" --start_learning $start" ;; *) replay="" ;; esac
                 echo "python bitseq/run.py --seed $seed --objective $objective --backward_approach tlm$off" \
                     "--learning_rate $rate --num_iterations $iterations$replay --validate_every $every" \
-                    "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+                    "--output_dir $folder --if_exists resume"
             done
         done
     done

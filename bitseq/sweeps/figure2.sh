@@ -13,6 +13,7 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 50000 * s * (s == s + 0); print
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 start=$((iterations > 50 ? 50 : iterations / 2))
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3 4 5}; do
     for rate in ${LEARNING_RATES:-0.0005 0.001 0.002}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
@@ -20,7 +21,7 @@ for seed in ${SEEDS:-1 2 3 4 5}; do
                 case $objective in *dqn) replay=" --start_learning $start" ;; *) replay="" ;; esac
                 echo "python bitseq/run.py --seed $seed --objective $objective --backward_approach $approach" \
                     "--learning_rate $rate --num_iterations $iterations$replay --validate_every $every" \
-                    "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+                    "--output_dir $folder --if_exists resume"
             done
         done
     done

@@ -11,6 +11,7 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 8000 * s * (s == s + 0); print 
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 start=$((iterations > 50 ? 50 : iterations / 2))
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3 4}; do
     for rate in ${LEARNING_RATES:-0.002}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
@@ -18,7 +19,7 @@ for seed in ${SEEDS:-1 2 3 4}; do
                 case $objective in *dqn) replay=" --start_learning $start" ;; *) replay="" ;; esac
                 echo "python bitseq/run.py --n 32 --k 4 --mode_threshold 2 --seed $seed --objective $objective" \
                     "--backward_approach $approach --learning_rate $rate --num_iterations $iterations$replay" \
-                    "--validate_every $every --output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+                    "--validate_every $every --output_dir $folder --if_exists resume"
             done
         done
     done

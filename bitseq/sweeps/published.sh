@@ -7,6 +7,7 @@
 # From the environment: SEEDS, OBJECTIVES (tb db), APPROACHES (uniform tlm), OUTPUT_DIR. Collect with --varying
 # num_iterations. Metrics stand at every 25 iterations, so that a mean log reward is that of the same window.
 set -euo pipefail
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3}; do
     for objective in ${OBJECTIVES:-tb db}; do
         for approach in ${APPROACHES:-uniform tlm}; do
@@ -19,7 +20,7 @@ for seed in ${SEEDS:-1 2 3}; do
             esac
             echo "python bitseq/run.py --seed $seed --objective $objective --backward_approach $approach" \
                 "--learning_rate 0.002 --num_iterations $iterations --validate_every 25 --corr_every 0" \
-                "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+                "--output_dir $folder --if_exists resume"
         done
     done
 done

@@ -16,6 +16,7 @@ for technique in ${TECHNIQUES:=decay target initialisation}; do
     [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
         { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
 done
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3 4}; do
     for environment in ${ENVIRONMENTS:-standard hard}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
@@ -31,7 +32,7 @@ for seed in ${SEEDS:-1 2 3 4}; do
                     "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \
                     "--algo.backward_approach tlm$off --general.n_trajectories $((16 * iterations))" \
                     "--general.validation_interval $every" \
-                    "--general.output_dir ${OUTPUT_DIR:-runs} --general.if_exists resume"
+                    "--general.output_dir $folder --general.if_exists resume"
             done
         done
     done

@@ -11,6 +11,7 @@ iterations=$(awk -v s="${SCALE:-1}" 'BEGIN { n = 62500 * s * (s == s + 0); print
 ((iterations > 0)) || { echo "error: SCALE is '$SCALE': it must be a number greater than 0" >&2; exit 2; }
 every=$((iterations > 5000 ? 100 : (iterations + 49) / 50))
 config=hypergrid/experiments/config
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3 4}; do
     for environment in ${ENVIRONMENTS:-standard hard}; do
         for objective in ${OBJECTIVES:-munchausen_dqn db tb subtb}; do
@@ -19,7 +20,7 @@ for seed in ${SEEDS:-1 2 3 4}; do
                     "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \
                     "--algo.backward_approach $approach --general.n_trajectories $((16 * iterations))" \
                     "--general.validation_interval $every" \
-                    "--general.output_dir ${OUTPUT_DIR:-runs} --general.if_exists resume"
+                    "--general.output_dir $folder --general.if_exists resume"
             done
         done
     done

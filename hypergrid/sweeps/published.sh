@@ -6,12 +6,13 @@
 # From the environment: SEEDS, OUTPUT_DIR. TB is on the grid of height 8, as there.
 set -euo pipefail
 config=hypergrid/experiments/config
+folder=$(printf %q "${OUTPUT_DIR:-runs/published}")  # a name with spaces too
 for seed in ${SEEDS:-1 2 3 4}; do
     while read -r environment height objective approach trajectories; do
         echo "python hypergrid/run_hypergrid_exp.py --general $config/general.py:$seed" \
             "--env $config/hypergrid.py:$environment --algo $config/algo.py:$objective" \
             "--algo.backward_approach $approach --env.height $height --general.n_trajectories $trajectories" \
-            "--general.output_dir ${OUTPUT_DIR:-runs/published} --general.if_exists resume"
+            "--general.output_dir $folder --general.if_exists resume"
     done <<< "\
 hard 20 munchausen_dqn tlm 80000
 standard 20 db naive 24000

@@ -16,6 +16,7 @@ for technique in ${TECHNIQUES:=decay initialisation}; do
     [[ $technique =~ ^(decay|target|initialisation)$ ]] ||
         { echo "error: TECHNIQUES has '$technique': take decay, target, initialisation" >&2; exit 2; }
 done
+folder=$(printf %q "${OUTPUT_DIR:-runs}")  # a name with spaces too
 for seed in ${SEEDS:-2 3 4 5}; do
     for environment in ${ENVIRONMENTS:-seh_frag qm9}; do
         case $environment in seh_frag) published=" --proxy original --test_set original" ;; *) published="" ;; esac
@@ -30,7 +31,7 @@ for seed in ${SEEDS:-2 3 4 5}; do
                     esac
                     echo "python -m mols.tasks.$environment --threads 1 --seed $seed --algo $objective --backward_approach tlm$off" \
                         "--lr $rate$published --n $iterations --validate_every $every" \
-                        "--output_dir ${OUTPUT_DIR:-runs} --if_exists resume"
+                        "--output_dir $folder --if_exists resume"
                 done
             done
         done

@@ -37,7 +37,8 @@ def new_policies():
     """``new_policies(environment, scale=...)``: policies whose heads are scaled away from uniform, in eval mode."""
 
     def new(environment: StringEnvironment, *, scale: float = 1.0, seed: int = 1, approach: str = "naive", **options):
-        sizes = {"width": 16, "n_layers": 1, "n_heads": 2, "ff_width": 16, "uniform_initialisation": False}
+        sizes = {"width": 16, "n_layers": 1, "n_heads": 2, "ff_width": 16, "dropout": 0.1}
+        sizes["uniform_initialisation"] = False
         sizes["kernels"] = "compiled" if torch.get_default_dtype() == torch.float32 else "torch"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -5,6 +5,7 @@ import pytest
 
 from bitseq import suite
 from bitseq.analysis import claims, figures, tables
+from bitseq.analysis.configs import identity
 from bitseq.analysis.figures import select_rows
 
 # Modes after 0, 100 and 200 steps by approach; the correlation falls with the modes, so that it would choose otherwise.
@@ -72,3 +73,17 @@ def test_the_claims_of_this_suite(path):
     assert even.learning_rates == "0.001 / 0.002" and even.comparison.difference == pytest.approx(-0.2)
     assert even.comparison.verdict == "contradicted"
     assert found["C5", "munchausen_dqn", "uniform"].comparison.verdict == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        ({}, "n=120-k=8"),
+        ({"mode_threshold": 2}, "n=120-k=8 mode_threshold=2"),  # of no claim: modes are something else there
+        ({"environment": "n=32-k=4"}, "n=32-k=4"),
+        ({"environment": "n=32-k=4", "mode_threshold": 2}, *suite.SMALL),
+    ],
+)
+def test_what_counts_as_a_mode_is_part_of_the_environment(options, environment):
+    config = {"environment": "n=120-k=8", "M_size": 60, "mode_threshold": 30, "reward_exponent": 2.0}
+    assert identity(config | options)["environment"] == environment

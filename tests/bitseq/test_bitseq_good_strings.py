@@ -79,3 +79,10 @@ def test_a_restored_agent_goes_on_as_the_first_would(new_agent):
         torch.manual_seed(1)  # of dropout
         train_step(one)
     assert_same(agent.state_dict(), other.state_dict())
+
+
+def test_what_is_computed_with_them_is_unchanged(new_agent, double):
+    """A change of these numbers asks for a higher results version of TB, DB and SubTB."""
+    agent = new_agent("tb", "tlm", good_trajectories=4, dropout=0)
+    losses = [train_step(agent)["loss"] for _ in range(3)]
+    assert losses == pytest.approx([1.3881429465, 1.6741466950, 1.4895765378], rel=1e-6)

@@ -56,6 +56,7 @@ def test_mode_tracker_is_a_plain_loop(strings, monkeypatch, threshold, reward_ex
             assert metrics["mean_log_reward"] == pytest.approx(np.mean(rewards), rel=1e-6)
             assert metrics["mean_reward"] == pytest.approx(np.mean(np.exp(rewards)), rel=1e-6)
             rewards = []  # since the last call
+            assert tracker.metrics().keys() == {"modes_found", "modes_current"}, "there is no mean of nothing"
     assert found_at[2] >= 0 and (threshold or -1 in found_at)
     assert threshold or metrics["modes_current"] < metrics["modes_found"], "forgotten again"
 

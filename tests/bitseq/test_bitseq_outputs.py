@@ -1,7 +1,6 @@
 """What is made of runs: the pictures, and the benchmark's tables."""
 
 import csv
-import json
 import re
 import warnings
 from pathlib import Path
@@ -38,7 +37,6 @@ def draw(tmp_path, monkeypatch, new_agent):
         for batch in batches or [["01010101"] * 16]:
             bits = torch.tensor([[int(bit) for bit in string] for string in batch])
             agent.modes.push(agent.environment.tokens(bits))
-        (tmp_path / "config.json").write_text(json.dumps(agent.config.to_dict()))
         with (tmp_path / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, [*COMMON_COLUMNS, *COLUMNS])
             writer.writeheader()

@@ -139,6 +139,7 @@ def test_tracker_of_nothing_but_invalid_molecules():
     metrics = tracker.metrics()
     assert (metrics["invalid_share"], metrics["top_100_reward"], metrics["top_100_diversity"]) == (1.0, 0.0, 0.0)
     assert metrics["mean_reward"] == 1e-4 and tracker.top == [] and not tracker.candidates
+    assert metrics.keys() - tracker.metrics().keys() == {"mean_reward", "mean_log_reward", "invalid_share"}
 
 
 def test_modes_are_not_recounted(founds, monkeypatch):

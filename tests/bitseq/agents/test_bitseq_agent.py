@@ -13,9 +13,6 @@ from bitseq.common.algorithm import train_step, update_backward, update_forward
 DQN = ("soft_dqn", "munchausen_dqn")
 LEARNED = ("naive", "tlm", "pessimistic")
 
-# What one step moves, whatever the approach, and what it moves besides, whatever the objective.
-
-
 # One step
 
 
@@ -213,9 +210,6 @@ def test_hard_copies_at_every_third_step_exactly(new_agent, objective, start_lea
         assert torch.equal(flat(agent.target.policies), online if due else before[1])
         assert torch.equal(flat(policies.backward_target), after)
         assert not torch.equal(before[1], flat(agent.target.policies)) or not due
-
-
-# What P_B learns from
 
 
 # Dropout
