@@ -20,4 +20,5 @@ def test_what_makes_no_run_is_one_sentence(path):
 
 @each("path", SWEEPS)
 def test_a_folder_whose_name_has_spaces_is_one_word(path):
-    assert all("my own runs" in shlex.split(line) for line in lines(path, OUTPUT_DIR="my own runs"))
+    printed = lines(path, OUTPUT_DIR="my own runs")
+    assert printed and all("my own runs" in shlex.split(line) for line in printed)
