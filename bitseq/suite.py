@@ -23,7 +23,7 @@ BACKWARD_LEARNING_RATE = "backward_learning_rate"
 NEWER = {"good_trajectories": 0}  # fields that older runs lack, and what they had in their place
 # Fields whose other values make an environment of their own.
 OF_ENVIRONMENT: dict[str, tuple[Any, ...]] = {"M_size": (60,), "mode_threshold": (30,), "reward_exponent": (2.0,)}
-OF_APPROACH: tuple[str, ...] = ()  # fields that follow from the approach
+OF_APPROACH = ("backward_head_only",)  # fields that follow from the approach
 
 MODES = Metric("mean modes found", "modes_found", "step", mean_over_training, 1, 0.1, relative=True)
 CORRELATION = Metric("reward correlation", "reward_correlation", "step", last, 1, 0.05)

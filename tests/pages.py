@@ -28,6 +28,7 @@ UNCHECKED = {
     "source": "the shell's: enters the environment",
     "ray": "of a cluster",
     "sbatch": "of a cluster",
+    "sed": "adds an option to what a sweep prints",
     "xargs": "runs what a sweep prints",
 }
 

@@ -43,7 +43,8 @@ def require_comparable(configs: Sequence[dict[str, Any]], varying: Sequence[str]
     """Refuse configurations that differ in more than what identifies a run.
 
     A field may follow from the environment, the objective or the learning rate, as a reward's levels, the Munchausen
-    coefficient and P_B's learning rate do; how P_B begins and which model samples may follow from the approach.
+    coefficient and P_B's learning rate do. How P_B begins, what its own loss trains, and which model samples may follow
+    from the approach.
     Raises ExperimentError, which names the field and two of its values, and ends in the advice.
     """
     runs = pd.DataFrame([identity(config) for config in configs])

@@ -42,6 +42,7 @@ PANELS, SETTING, CHOSEN = "panels", "setting", "chosen"
 # Without the time: the same CSV gives the same bytes.
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}}
 LINES = ("-", "--", ":", "-.")
+MAX_TITLE = 30  # letters of a line above a panel
 BELOW_TITLE: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "bottom", "fontsize": 7}
 FLOOR: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1, "label": "perfect sampler"}
 LABELS = {"trajectories": "trajectories sampled", "step": "iterations", "learning_rate": "learning rate of P_F"}
@@ -91,7 +92,8 @@ def draw_figure(figure: Figure, rows: pd.DataFrame, caption: str) -> matplotlib.
     picture, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False, sharex=True, sharey="row")
     for title, line in zip(titles, axes, strict=True):
         for objective, axis in zip(objectives, line, strict=True):
-            axis.set_title(f"{title}, {OBJECTIVES.get(objective, objective)}", fontsize=10, pad=14)
+            named = textwrap.fill(f"{title}, {OBJECTIVES.get(objective, objective)}", MAX_TITLE)
+            axis.set_title(named, fontsize=10, pad=14)
             cell = rows[(rows[PANELS] == title) & (rows["objective"] == objective)]
             if cell.empty:
                 axis.text(0.5, 0.5, "no data", ha="center", va="center", transform=axis.transAxes)
@@ -106,6 +108,8 @@ def draw_figure(figure: Figure, rows: pd.DataFrame, caption: str) -> matplotlib.
         rates = sorted(rows["learning_rate"].unique())
         axes[0, 0].set_xscale("log")
         axes[0, 0].set_xticks(rates, [f"{rate:g}" for rate in rates])
+        for axis in axes[-1]:
+            axis.tick_params(axis="x", labelsize=8)  # else they touch those of the next panel
         axes[0, 0].xaxis.set_minor_locator(NullLocator())
     else:
         axes[0, 0].xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -171,7 +175,8 @@ def describe_figure(figure: Figure, rows: pd.DataFrame, files: Sequence[Path], n
     seeds = rows.groupby([*RUN[:4], SETTING])["seed"].nunique()
     text = ""
     if seeds.max() > 1:
-        text += "Thin: every seed. Thick: interquartile mean. Band: from the smallest to the largest; "
+        each, mean = ("Dots", "Lines") if figure.x == "learning_rate" else ("Thin", "Thick")
+        text += f"{each}: every seed. {mean}: interquartile mean. Band: from the smallest to the largest; "
         text += f"with {MIN_SEEDS_OF_A_BAND} or more seeds its 95% bootstrap interval. "
     if rows[CHOSEN].any():
         text += f"Learning rates: each approach's best {figure.metric.name} on its {n_tuning} smallest seed"

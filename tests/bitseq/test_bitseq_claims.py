@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from bitseq import suite
+from bitseq import settings, suite
 from bitseq.analysis import claims, figures, tables
-from bitseq.analysis.configs import identity
+from bitseq.analysis.configs import identity, require_comparable
 from bitseq.analysis.figures import select_rows
+from bitseq.common.terminal import ExperimentError
 
 # Modes after 0, 100 and 200 steps by approach; the correlation falls with the modes, so that it would choose otherwise.
 MODES = {"tlm": {0.001: 40, 0.002: 10}, "uniform": {0.001: 5, 0.002: 20}}
@@ -87,3 +88,13 @@ def test_the_claims_of_this_suite(path):
 def test_what_counts_as_a_mode_is_part_of_the_environment(options, environment):
     config = {"environment": "n=120-k=8", "M_size": 60, "mode_threshold": 30, "reward_exponent": 2.0}
     assert identity(config | options)["environment"] == environment
+
+
+def test_tlm_that_leaves_the_trunk_alone_is_compared_with_the_others_but_not_mixed_with_tlm_that_does_not():
+    def config(approach, *more):
+        return settings.parse(["--objective", "db", "--backward_approach", approach, *more]).to_dict()
+
+    head_only = config("tlm", "--backward_head_only")
+    require_comparable([config("uniform"), config("naive"), head_only], [])
+    with pytest.raises(ExperimentError, match="the runs differ in backward_head_only"):
+        require_comparable([config("tlm"), head_only], [])
