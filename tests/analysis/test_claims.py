@@ -270,6 +270,7 @@ def test_a_file_without_a_comparison_is_refused(rows, tmp_path, capsys):
         (hypergrid, "scale0.1", ["figure1_scale0.1.csv"]),
         (bitseq, "partial", ["figure2_partial.csv"]),
         (bitseq, "small", ["small/figure2.csv"]),
+        (bitseq, "small/head_only", ["small/head_only.csv"]),
         (mols, "small", ["small/figure2.csv"]),
     ],
 )
