@@ -127,6 +127,20 @@ def test_the_chosen_learning_rate_is_shown_and_the_whole_grid_beside_it(drawn):
     assert shown == pytest.approx({"standard, rate 0.001, DB": 5.5, "standard, rate 0.002, DB": 3.5})
 
 
+def test_titles_of_neighbours_do_not_overlap(drawn):
+    rows = [
+        row
+        for rate in (0.0005, 0.00025)
+        for objective in ("munchausen_dqn", "db")
+        for row in grid_run(2.0, objective=objective, learning_rate=rate)
+    ]
+    axes, picture = drawn(rows, RATES)
+    picture.canvas.draw()
+    assert "standard, rate 0.0005,\nMunchausenDQN" in axes
+    left, right = (axes[f"standard, rate 0.0005,{name}"].title for name in ("\nMunchausenDQN", " DB"))
+    assert left.get_window_extent().x1 < right.get_window_extent().x0
+
+
 def test_one_learning_rate_needs_no_figure_of_all(tmp_path):
     table = tables.read_results([write_csv(tmp_path / "a.csv", grid_run(2.0))])
     assert figures.select_rows(RATES, table, 1).empty
