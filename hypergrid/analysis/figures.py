@@ -131,7 +131,7 @@ def _draw_panel(axis: Axes, rows: pd.DataFrame, figure: Figure, lines: dict[str,
                 _draw_rates(axis, tables.run_numbers(runs, figure.metric), style)
             else:
                 _draw_curves(axis, runs, figure.x, style)
-    seeds = rows.groupby(["approach", SETTING])["seed"].nunique()
+    seeds = rows.groupby(["approach", "learning_rate", SETTING])["seed"].nunique()
     few = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
     axis.annotate(f"{few}{seeds.max()} seed{'s' * bool(seeds.max() > 1)}", (0.5, 1.02), **BELOW_TITLE)
     if figure.floor in rows:  # older runs may lack it

@@ -59,6 +59,10 @@ def test_figure_2_has_the_learning_rates_of_the_most_modes_and_figure_3_all(path
     assert rates == {"tlm": [0.001], "uniform": [0.002]} and set(figure2["seed"]) == {2, 3, 4, 5}
     assert set(figure3["learning_rate"]) == {0.001, 0.002} and set(figure3["seed"]) == {1, 2, 3, 4, 5}
     (of_rates,) = (figure for figure in suite.FIGURES if figure.name == "figure3")
+    uneven = figure3[(figure3["learning_rate"] == 0.001) | (figure3["seed"] == 1)]
+    picture = figures.draw_figure(of_rates, uneven, "")
+    assert "1 to 5 seeds" in {text.get_text() for axis in picture.axes for text in axis.texts}
+    figures.plt.close(picture)
     assert figures.describe_figure(of_rates, figure3, [path], 1).startswith(
         "Dots: every seed. Lines: interquartile mean."
     )
