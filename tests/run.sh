@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/venv.sh
+export PYTHONDONTWRITEBYTECODE=  # the tests start Python some 60 times, and each start would compile torch anew
 exec "$python" -m pytest --config-file tests/pytest.ini --numprocesses auto --maxprocesses 4 --dist worksteal tests "$@"

@@ -44,6 +44,7 @@ def module(tmp_path, monkeypatch):
     folder = tmp_path / "code"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # that of the text before may be taken for this one's
 
     def write(text):
         (folder / "mine.py").write_text(text)
