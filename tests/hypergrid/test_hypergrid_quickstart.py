@@ -58,7 +58,7 @@ def test_a_terminal_shows_a_bar_of_each_run(tmp_path):
     assert process.returncode == 0
     bars, rest = screen.lines[:2], screen.lines[2:]
     assert sorted(bar.split(":")[0].strip() for bar in bars) == ["tlm", "uniform"]
-    assert all("100%" in bar and "4/4" in bar for bar in bars)
+    assert all("100%" in bar and " 20/20 " in bar for bar in bars)
     assert rest[0].startswith("approach") and rest[-2].endswith("quickstart.png"), screen.lines
 
 
