@@ -214,8 +214,8 @@ def test_correlations_are_of_the_model_that_samples_on_the_test_set_and_on_its_o
 @pytest.mark.slow
 def test_maxent_learns_the_number_of_trajectories_of_every_state(new_agent, with_holes):
     """log n against enumeration, 0 exactly at s_0, and P_B = n(s) / n(s') at every legal move."""
-    agent = new_agent("db", "maxent", batch_size=64, blr=3e-3, width=32, n_layers=2, rp=1, ap="none")
-    for _ in range(400):
+    agent = new_agent("db", "maxent", batch_size=64, blr=1e-3, width=32, n_layers=2, rp=1, ap="none")
+    for _ in range(600):
         update_backward(agent, agent.sample())
     n = with_holes.reversed_sums(torch.ones(len(with_holes.plain), agent.environment.n_actions))
     with torch.no_grad():
@@ -227,4 +227,4 @@ def test_maxent_learns_the_number_of_trajectories_of_every_state(new_agent, with
     edges = [(child, backward, n[parent] / n[child]) for child, backward, parent, _ in with_holes.backward_edges]
     child, backward, expected = (torch.tensor(column) for column in zip(*edges, strict=True))
     difference = (log_pb[child, backward].exp() - expected).abs()
-    assert error.max() < 0.15 and difference.max() < 0.03  # seen: 0.03 and 0.012; 5.2 and 0.17 before training
+    assert error.max() < 0.15 and difference.max() < 0.03  # seen: 0.08 and 0.011; 5.2 and 0.17 before training
