@@ -266,7 +266,8 @@ def test_a_file_without_a_comparison_is_refused(rows, tmp_path, capsys):
 @each(
     "suite,folder,files",
     [
-        (hypergrid, "", ["figure1.csv", "appendix_scale0.1.csv"]),
+        (hypergrid, "", ["figure1.csv", "decay.csv"]),
+        (hypergrid, "decay_scale0.1", ["appendix_scale0.1.csv"]),
         (hypergrid, "scale0.1", ["figure1_scale0.1.csv"]),
         (bitseq, "partial", ["figure2_partial.csv"]),
         (bitseq, "small", ["small/figure2.csv"]),
